@@ -1,0 +1,44 @@
+"""Lottery Ticket Prompt-learning for small multilingual masked language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltprompt.adapter import Adapter as Adapter
+    from ltprompt.backbone import Backbone as Backbone
+    from ltprompt.config import ScoresSettings as ScoresSettings
+    from ltprompt.config import TrainSettings as TrainSettings
+    from ltprompt.errors import LtpError as LtpError
+    from ltprompt.pipeline import PromptClassifier as PromptClassifier
+    from ltprompt.pipeline import find_scores as find_scores
+    from ltprompt.scores import Scores as Scores
+    from ltprompt.tasks import Task as Task
+    from ltprompt.tasks import load_task as load_task
+    from ltprompt.ticket import Ticket as Ticket
+
+__version__ = version("ltprompt")
+
+_HOMES = {
+    "Adapter": "adapter",
+    "Backbone": "backbone",
+    "LtpError": "errors",
+    "PromptClassifier": "pipeline",
+    "Scores": "scores",
+    "ScoresSettings": "config",
+    "Task": "tasks",
+    "Ticket": "ticket",
+    "TrainSettings": "config",
+    "find_scores": "pipeline",
+    "load_task": "tasks",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line starts without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ltprompt' has no attribute {name!r}")
+    return getattr(import_module(f"ltprompt.{_HOMES[name]}"), name)

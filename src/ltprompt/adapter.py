@@ -1,0 +1,182 @@
+"""Adapters: what training leaves of a backbone and a prompt, saved, loaded, applied and reverted bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltprompt.backbone import Backbone
+from ltprompt.changes import Change
+from ltprompt.errors import FileFormatError, InputError, MismatchError
+from ltprompt.files import ADAPTER_RECORD, ADAPTER_TENSORS, FORMAT_VERSION, TensorFile, read_json, write_json, write_tensors
+
+KIND = "adapter"
+PROMPT = "prompt"
+ENCODER = "prompt_encoder/"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What training leaves.
+
+    changes: new values of backbone entries, each name once. shapes: the full shape of each changed parameter.
+    prompt: the folded prompt [n, width], fp32. moves_output: whether changes to a tied embedding matrix move the
+    output side too. fingerprint, backbone, revision: of the backbone it belongs to; only the fingerprint is compared.
+    settings: task, method, language, lengths: all that rebuilds template and verbaliser. record: how it was trained.
+    prompt_encoder: the prompt's state before folding, where it was kept to train on.
+    """
+
+    changes: tuple[Change, ...]
+    shapes: dict[str, tuple[int, ...]]
+    prompt: Tensor
+    moves_output: bool
+    fingerprint: str
+    backbone: str
+    revision: str | None
+    settings: dict[str, Any]
+    record: dict[str, Any] = field(default_factory=dict)
+    prompt_encoder: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of changed backbone entries."""
+        return sum(len(change.index) for change in self.changes)
+
+    def apply(self, backbone: Backbone) -> None:
+        """Put the changes on a backbone; an adapter that is on it is taken off first.
+
+        Raises `MismatchError` where the adapter belongs to another backbone.
+        """
+        if isinstance(backbone.applied, Applied):
+            if backbone.applied.adapter is self:
+                return
+            backbone.applied.revert()
+        self.check(backbone)
+        backbone.applied = Applied.put_on(self, backbone)
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise `MismatchError` unless the adapter was trained on this backbone."""
+        if self.fingerprint != backbone.fingerprint:
+            raise MismatchError(
+                f"this adapter was trained on {self.backbone} ({self.fingerprint[:12]}), not on {backbone.name} "
+                f"({backbone.fingerprint[:12]}); load the backbone it was trained on"
+            )
+        for name, shape in self.shapes.items():
+            if name not in backbone.parameters or tuple(backbone.parameters[name].shape) != shape:
+                raise MismatchError(f"the adapter changes {name} {shape}, which {backbone.name} does not have")
+
+    def save(self, directory: Path) -> None:
+        """Write adapter.safetensors and adapter.json; the second completes the first and names its checksum."""
+        tensors: dict[str, Tensor] = {PROMPT: self.prompt}
+        tensors |= {ENCODER + name: tensor for name, tensor in self.prompt_encoder.items()}
+        for change in self.changes:
+            tensors |= _packed(change, self.shapes[change.name])
+        header = {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "fingerprint": self.fingerprint}
+        digest = write_tensors(directory / ADAPTER_TENSORS, KIND, tensors, header)
+        write_json(directory / ADAPTER_RECORD, self._json() | {"format": FORMAT_VERSION, "tensors_sha256": digest})
+
+    @classmethod
+    def load(cls, directory: Path) -> Adapter:
+        """Read and check what `save` wrote. Raises `InputError` or `FileFormatError` with what is wrong."""
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train --out` writes")
+        record = read_json(directory / ADAPTER_RECORD, "an adapter's record")
+        with TensorFile(directory / ADAPTER_TENSORS, KIND) as file:
+            file.verify()
+            if file.metadata["sha256"] != record.get("tensors_sha256"):
+                raise FileFormatError(
+                    f"{directory}: {ADAPTER_RECORD} and {ADAPTER_TENSORS} are of different trainings; copy both again"
+                )
+            shapes = {name: tuple(shape) for name, shape in file.metadata["shapes"].items()}
+            encoder = {n.removeprefix(ENCODER): file.get(n).clone() for n in file.names if n.startswith(ENCODER)}
+            prompt = file.get(PROMPT).clone()
+            if prompt.ndim != 2 or not prompt.isfinite().all():
+                raise file.damaged("the prompt is not a matrix of finite numbers")
+            changes = tuple(_unpacked(file, name, shape) for name, shape in shapes.items())
+        try:
+            fields = {key: record[key] for key in _RECORDED}
+        except KeyError as error:
+            raise FileFormatError(f"{directory / ADAPTER_RECORD} lacks {error}; copy it again or train anew") from error
+        if fields["fingerprint"] != file.metadata["fingerprint"]:
+            raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered: its fingerprint is not the adapter's")
+        return cls(changes=changes, shapes=shapes, prompt=prompt, prompt_encoder=encoder, **fields)
+
+    def _json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in _RECORDED}
+
+
+_RECORDED = ("moves_output", "fingerprint", "backbone", "revision", "settings", "record")
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """An adapter on a backbone, with the values that stood there before."""
+
+    adapter: Adapter
+    backbone: Backbone
+    undo: tuple[Change, ...]
+
+    @classmethod
+    def put_on(cls, adapter: Adapter, backbone: Backbone) -> Applied:
+        """Write the changes; where they move only the input side of a tied matrix, keep the output side's rows."""
+        by_name = {change.name: change for change in adapter.changes}
+        if backbone.tied and not adapter.moves_output and backbone.word_name in by_name:
+            rows = torch.div(by_name[backbone.word_name].index.long(), backbone.width, rounding_mode="floor").unique()
+            rows = rows.to(backbone.device)
+            backbone.kept_output = (rows, backbone.word_embeddings.weight.detach()[rows].clone())
+        undo = tuple(change.exchange(backbone.parameters[change.name]) for change in adapter.changes)
+        return cls(adapter, backbone, undo)
+
+    def revert(self) -> None:
+        """Take the adapter off: every weight is bit-identical to what it was."""
+        for change in self.undo:
+            change.exchange(self.backbone.parameters[change.name])
+        self.backbone.kept_output = None
+        self.backbone.applied = None
+
+
+def revert(backbone: Backbone) -> None:
+    """Take off whatever adapter is on a backbone."""
+    if isinstance(backbone.applied, Applied):
+        backbone.applied.revert()
+
+
+def _packed(change: Change, shape: tuple[int, ...]) -> Mapping[str, Tensor]:
+    """Return a change as tensors: values, a bitmap over the rows that hold any, and those rows' numbers if not all."""
+    width = shape[-1] if len(shape) > 1 else 1
+    index = change.index.numpy()
+    row = index // width
+    rows = np.unique(row)
+    bits = np.zeros(len(rows) * width, np.bool_)
+    bits[np.searchsorted(rows, row) * width + index % width] = True
+    tensors = {f"values/{change.name}": change.values}
+    if not bits.all():
+        tensors[f"bits/{change.name}"] = torch.from_numpy(np.packbits(bits, bitorder="little"))
+    if len(rows) * width < np.prod(shape):
+        tensors[f"rows/{change.name}"] = torch.from_numpy(rows.astype(np.int32))
+    return tensors
+
+
+def _unpacked(file: TensorFile, name: str, shape: tuple[int, ...]) -> Change:
+    width = shape[-1] if len(shape) > 1 else 1
+    height = int(np.prod(shape)) // width
+    values = file.get(f"values/{name}", dtype=torch.float32).clone()
+    rows = np.arange(height, dtype=np.int64)
+    if f"rows/{name}" in file.names:
+        rows = file.get(f"rows/{name}", dtype=torch.int32).numpy().astype(np.int64)
+    if len(rows) == 0 or rows[0] < 0 or rows[-1] >= height or (np.diff(rows) <= 0).any():
+        raise file.damaged(f"rows of {name!r} are not ascending numbers below {height}")
+    index = (rows[:, None] * width + np.arange(width)).reshape(-1)
+    if f"bits/{name}" in file.names:
+        packed = file.get(f"bits/{name}", shape=((len(index) + 7) // 8,), dtype=torch.uint8).numpy()
+        index = index[np.unpackbits(packed, count=len(index), bitorder="little").astype(np.bool_)]
+    if len(index) != len(values) or not values.isfinite().all():
+        raise file.damaged(f"{name!r} has {len(values)} values for {len(index)} entries, or values that are not finite")
+    return Change(name, torch.from_numpy(index.astype(np.int32)), values)

@@ -1,0 +1,385 @@
+"""The backbone: a masked language model and its tokenizer; the only file that knows model architectures.
+
+What it knows, it finds by structure: the layers are the largest list of like modules in the encoder, a normalisation
+layer is a leaf module whose parameters are all vectors, the head is whatever the stock forward runs after the encoder.
+What was found is checked against the stock model's own logits when the backbone is built.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging as transformers_logging
+
+from ltprompt.device import Compute, full_precision
+from ltprompt.eligible import EligibleParameter
+from ltprompt.errors import BackboneError, InputError
+from ltprompt.files import canonical_json, update_digest
+
+MINI = "mini"
+# Settings that name a model or say how to run it, but do not change what it computes.
+INERT_SETTINGS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+TOLERANCE = 1e-4
+
+
+class Backbone:
+    """A masked language model with its tokenizer, in fp32 masters, with its parts found and verified.
+
+    model: the stock Hugging Face model, in evaluation mode, no parameter requiring a gradient.
+    eligible: the parameters that may enter a ticket, in parameter order.
+    kept_output: rows of the output matrix that an adapter's input side has overwritten in a tied matrix, as
+        (sorted row numbers, the original rows); logits are computed from the original rows.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "", revision: str | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        self.base: nn.Module = _encoder(model)
+        self.word_embeddings: nn.Embedding = model.get_input_embeddings()
+        self.decoder: nn.Linear = _decoder(model)
+        self.layers = _layers(self.base)
+        self.eligible = _eligible(model, self.base, self.layers, self.word_embeddings)
+        self.norms = frozenset(_norm_parameters(model))
+        self.kept_output: tuple[Tensor, Tensor] | None = None
+        self.applied: object | None = None
+        self._head = _head_view(model, self.decoder)
+        self.decoder.register_forward_hook(self._restore_output)
+        self._verify()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, device: torch.device | str = "cpu"
+    ) -> Backbone:
+        """Load a backbone by hub id, folder, or ``mini``; only safetensors are read and no remote code is run.
+
+        Raises `BackboneError` where the checkpoint has no masked-LM head or cannot be used, `InputError` where it
+        cannot be found.
+        """
+        place = mini_folder() if str(name) == MINI else name
+        model = _load_model(str(place), revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise BackboneError(f"{name} has no tokenizer that transformers can read: {_first_line(error)}") from error
+        _check_tokenizer(tokenizer, model, str(name))
+        folder = Path(place).is_dir() and str(name) != MINI
+        label = str(Path(place).resolve()) if folder else str(name)
+        return cls(model.to(device), tokenizer, name=label, revision=revision)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.word_embeddings.weight.device
+
+    @property
+    def width(self) -> int:
+        """Width of a word embedding, and so of a prompt vector."""
+        return self.word_embeddings.embedding_dim
+
+    @property
+    def word_name(self) -> str:
+        """Name of the word-embedding matrix in the state dict."""
+        return next(n for n, p in self.parameters.items() if p is self.word_embeddings.weight)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the input and the output embeddings are one matrix."""
+        return self.decoder.weight is self.word_embeddings.weight
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter once, by name; a shared one under its name inside the encoder."""
+        prefix = self.model.base_model_prefix
+        inside = {f"{prefix}.{name}": parameter for name, parameter in self.base.named_parameters()}
+        seen = {id(parameter) for parameter in inside.values()}
+        outside = {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) not in seen}
+        return inside | outside
+
+    @property
+    def untied_size(self) -> int:
+        """Number of entries of all parameters with the output embeddings counted apart (facts.md's N)."""
+        size = sum(parameter.numel() for parameter in self.parameters.values())
+        return size + (self.decoder.weight.numel() if self.tied else 0)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest input in tokens, special tokens included, that the position embeddings allow."""
+        limits = [self.tokenizer.model_max_length]
+        for module in _parent(self.model, self.word_embeddings).children():
+            if isinstance(module, nn.Embedding) and module is not self.word_embeddings and module.num_embeddings > 16:
+                offset = 0 if module.padding_idx is None else module.padding_idx + 1
+                limits.append(module.num_embeddings - offset)
+        return int(min(limits))
+
+    def check_length(self, max_length: int) -> None:
+        """Raise `InputError` where inputs of `max_length` tokens would not fit the backbone."""
+        if not 8 <= max_length <= self.max_length:
+            raise InputError(f"max_length {max_length} is outside 8 to {self.max_length}, what this backbone can read")
+
+    def encode(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+        """Run the encoder on word embeddings.
+
+        embeddings: [B, L, width] before position and type embeddings are added. attention_mask: [B, L], 1 for tokens;
+        padding stands on the right, so positions count from the left. Returns hidden states [B, L, hidden].
+        """
+        hidden: Tensor = self.base(inputs_embeds=embeddings, attention_mask=attention_mask)[0]
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Apply the head's transform, all of the head but its output matrix, to [N, hidden]."""
+        transformed: Tensor = self._head(inputs_embeds=hidden.unsqueeze(0)).logits
+        return transformed.squeeze(0)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [N, V] over all words for hidden states [N, hidden] of chosen positions."""
+        logits: Tensor = self.decoder(self.head(hidden))
+        return logits
+
+    def output_rows(self, words: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return rows [n, width] of the output matrix and its bias [n] for word ids [n], as pretrained."""
+        rows = self.decoder.weight[words]
+        if self.kept_output is not None:
+            ids, originals = self.kept_output
+            place = torch.searchsorted(ids, words).clamp_max(len(ids) - 1)
+            rows = torch.where((ids[place] == words)[:, None], originals[place], rows)
+        return rows, None if self.decoder.bias is None else self.decoder.bias[words]
+
+    def word_logits(self, hidden: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+        """Return logits [N, n] of a few words, in the weights' precision: their rounding decides labels."""
+        with full_precision(hidden.device):
+            return functional.linear(self.head(hidden.to(rows.dtype)), rows, bias)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fp32 weights, the settings that change behaviour and the tokenizer; computed once."""
+        if self.applied is not None:
+            raise RuntimeError("the fingerprint must be taken before an adapter is applied")
+        digest = hashlib.sha256()
+        for name, tensor in sorted(_unique_state(self.model).items()):
+            update_digest(digest, name, tensor.detach().to("cpu", torch.float32).contiguous())
+        digest.update(canonical_json(_behaviour(self.model.config)).encode())
+        digest.update(canonical_json(_tokenizer_state(self.tokenizer)).encode())
+        return digest.hexdigest()
+
+    def _restore_output(self, module: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor | None:
+        if self.kept_output is None:
+            return None
+        ids, originals = self.kept_output
+        bias = None if self.decoder.bias is None else self.decoder.bias[ids]
+        return logits.index_copy(-1, ids, functional.linear(inputs[0], originals, bias).to(logits.dtype))
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        """Refuse a model whose logits, computed from the parts found here, are not the stock forward's."""
+        pad = self.tokenizer.pad_token_id
+        low = min(5, self.word_embeddings.num_embeddings - 4)
+        ids = torch.tensor([[low, low + 1, low + 2, low + 3], [low + 2, low, pad, pad]], device=self.device)
+        attention = (ids != pad).long()
+        stock = self.model(input_ids=ids, attention_mask=attention).logits
+        hidden = self.encode(self.word_embeddings(ids), attention)
+        real = attention.bool()
+        ours, words = self.logits(hidden[real]), torch.arange(3, device=self.device)
+        few = self.word_logits(hidden[real], *self.output_rows(words))
+        scale = TOLERANCE * stock[real].abs().max().clamp_min(1)
+        for found, expected in ((ours, stock[real]), (few, stock[real][:, :3])):
+            if found.shape != expected.shape or not (found - expected).abs().max() <= scale:
+                raise BackboneError(
+                    f"{type(self.model).__name__} computes its logits in a way that ltprompt does not know; "
+                    "use an XLM-R or BERT-like masked language model"
+                )
+
+
+def load_config(name: str, revision: str | None) -> Any:
+    """Return the transformers configuration of a hub id or folder, or raise `InputError`."""
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no backbone at {name!r}: give a hub id such as FacebookAI/xlm-roberta-base, a folder with config.json, "
+            f"or mini ({_first_line(error)})"
+        ) from error
+
+
+def mini_folder() -> Path:
+    """Return the folder of the small backbone `mini`."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "models" / MINI
+    if not folder.is_dir():
+        raise InputError("the backbone 'mini' is not installed; give a hub id or a folder")
+    return folder
+
+
+def _load_model(place: str, revision: str | None) -> Any:
+    config = load_config(place, revision)
+    shown = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForMaskedLM.from_pretrained(
+            place,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{place} cannot be loaded as a masked language model: {_first_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(shown)
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise BackboneError(
+            f"{place} has no masked-LM head or lacks weights: {', '.join(missing[:5])} would be random; "
+            "use a checkpoint saved from a masked language model"
+        )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    if not tokenizer.is_fast:
+        raise BackboneError(f"{name} has no fast tokenizer (tokenizer.json); convert it with transformers first")
+    for token in ("mask", "pad"):
+        if getattr(tokenizer, f"{token}_token_id") is None:
+            raise BackboneError(f"the tokenizer of {name} has no {token} token; use a masked language model's tokenizer")
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise BackboneError(f"the tokenizer of {name} has {len(tokenizer)} tokens but the model only {rows} rows")
+
+
+def _encoder(model: Any) -> nn.Module:
+    base = model.base_model
+    if base is model:
+        raise BackboneError(f"{type(model).__name__} has no encoder apart from its head; use a masked language model")
+    encoder: nn.Module = base
+    return encoder
+
+
+def _decoder(model: Any) -> nn.Linear:
+    decoder = model.get_output_embeddings()
+    if not isinstance(decoder, nn.Linear):
+        raise BackboneError(f"{type(model).__name__} has no plain output-embedding matrix; use an XLM-R or BERT-like model")
+    return decoder
+
+
+def _layers(base: nn.Module) -> nn.ModuleList:
+    lists = [module for module in base.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    alike = [found for found in lists if len({type(layer) for layer in found}) == 1]
+    if not alike:
+        raise BackboneError(f"no list of Transformer layers was found in {type(base).__name__}")
+    return max(alike, key=lambda found: sum(parameter.numel() for parameter in found.parameters()))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """A normalisation layer of any class: a leaf that owns parameters, all of them vectors."""
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(module.children()) and all(parameter.ndim <= 1 for parameter in own)
+
+
+def _norm_parameters(module: nn.Module) -> list[str]:
+    found = []
+    for path, child in module.named_modules():
+        if _is_norm(child):
+            found += [f"{path}.{name}" for name, _ in child.named_parameters(recurse=False)]
+    return found
+
+
+def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
+    path = next(name for name, module in model.named_modules() if module is child)
+    return model.get_submodule(path.rpartition(".")[0])
+
+
+def _eligible(
+    model: Any, base: nn.Module, layers: nn.ModuleList, words: nn.Embedding
+) -> tuple[EligibleParameter, ...]:
+    """List the eligible parameters: all input embeddings, then every layer's weights and biases but its norms."""
+    prefix = model.base_model_prefix
+    names = {module: name for name, module in base.named_modules()}
+    found: dict[str, EligibleParameter] = {}
+
+    def add(module: nn.Module, layer: int, root: str) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{prefix}.{names[module]}.{name}"
+            kind = names[module].removeprefix(root).lstrip(".") or name
+            found[full] = EligibleParameter(full, tuple(parameter.shape), layer, kind)
+
+    parent = _parent(base, words)
+    for module in parent.modules():
+        if isinstance(module, nn.Embedding):
+            add(module, 0, names[parent])
+    for number, layer in enumerate(layers, start=1):
+        for module in layer.modules():
+            if not _is_norm(module):
+                add(module, number, names[layer])
+    return tuple(found.values())
+
+
+class _GivenHidden(nn.Module):
+    """Stands where the encoder stood and hands on hidden states that were computed before."""
+
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=inputs_embeds)
+
+
+def _head_view(model: Any, decoder: nn.Module) -> Any:
+    """Return a shallow copy of the model that runs its head's transform alone.
+
+    The copy shares every module but two: the encoder gives way to hidden states passed in, and the output matrix to
+    the identity. So the stock forward itself says how the head works, whatever its modules are called.
+    """
+    path = next(name for name, module in model.named_modules() if module is decoder)
+    view = _shallow(model)
+    view._modules[model.base_model_prefix] = _GivenHidden()
+    place = view
+    *parents, last = path.split(".")
+    for name in parents:
+        place._modules[name] = _shallow(place._modules[name])
+        place = place._modules[name]
+    place._modules[last] = nn.Identity()
+    return view
+
+
+def _shallow(module: Any) -> Any:
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def _unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters by name, a tied one once, under the first of its names in order."""
+    unique: dict[int, tuple[str, Tensor]] = {}
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False)):
+        unique.setdefault(id(parameter), (name, parameter))
+    return dict(unique.values())
+
+
+def _behaviour(config: Any) -> dict[str, Any]:
+    settings = config.to_diff_dict()
+    plain = json.loads(json.dumps({k: v for k, v in settings.items() if k not in INERT_SETTINGS}, default=str))
+    return dict(plain)
+
+
+def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
+    """Return the serialised tokenizer without its padding and truncation, which calls leave behind in it."""
+    state: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
+
+
+__all__ = ["Backbone", "Compute", "load_config", "mini_folder"]

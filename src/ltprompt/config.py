@@ -1,0 +1,75 @@
+"""Settings, one frozen and documented class per concern; a field is a keyword of the library and a flag of the command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ltprompt.errors import InputError, choices
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Build settings, leaving out what is None. Raises `InputError` naming the setting, its value and the range."""
+        try:
+            return cls(**{key: value for key, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise InputError(f"unknown setting {name!r}: {choices(name, cls.model_fields)}") from error
+            reason = first["msg"][0].lower() + first["msg"][1:]
+            raise InputError(f"{name.replace('_', '-')} cannot be {first['input']!r}: {reason}") from error
+
+
+class ScoresSettings(Settings):
+    """Stage 1, with the paper's values (section 4.2) as defaults.
+
+    strategy: how the embeddings take part. epochs: passes over the text. steps: optimizer steps, instead of epochs; the
+    rate decays over them. batch_size: lines a step. lr: initial rate, decaying linearly to 0. l1: coefficient of
+    Σ|θ^l − θ| / N. clip: largest gradient norm. max_length: tokens a line. held_out: share of lines kept for
+    evaluation. evaluate_every: steps between evaluations and checkpoints. keep: final weights or those of the best
+    held-out loss. seed: of masks, order and dropout.
+    """
+
+    strategy: Literal["decoupled", "tied", "frozen-embeddings"] = "decoupled"
+    epochs: Positive = 3
+    steps: Positive | None = None
+    batch_size: Positive = 32
+    lr: Rate = 5e-5
+    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    clip: Rate = 1.0
+    max_length: Positive = 256
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    evaluate_every: Positive = 1000
+    keep: Literal["final", "best"] = "final"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainSettings(Settings):
+    """Stage 2. What is None comes from the method's recipe.
+
+    epochs, batch_size, lr, schedule: of the optimisation. prompt_lr: the prompt's own rate; lr where it is None.
+    prompt_length: pseudo-tokens. max_length: tokens an example. language: whose words and pattern are used. seed: of
+    the prompt's initial values, order and dropout. keep_prompt_encoder: save the unfolded prompt too.
+    """
+
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    lr: Rate | None = None
+    prompt_lr: Rate | None = None
+    schedule: Literal["constant", "linear"] | None = None
+    prompt_length: Positive = 4
+    max_length: Positive = 256
+    language: str = "en"
+    seed: Annotated[int, Field(ge=0)] = 0
+    keep_prompt_encoder: bool = False

@@ -1,0 +1,77 @@
+"""The whole model in training, as the published prompting and fine-tuning baselines have it (facts.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ltprompt.backbone import Backbone
+from ltprompt.changes import Change, changed
+from ltprompt.originals import restore
+
+
+class DenseWeights:
+    """Every parameter of the backbone in training, in place, the tie of input and output embeddings kept.
+
+    theta: the parameters' original values by name, as `originals` yields them.
+    """
+
+    moves_output = True
+
+    def __init__(self, backbone: Backbone, theta: Mapping[str, Tensor], outputs: Sequence[int]) -> None:
+        self.backbone = backbone
+        self.theta = theta
+        self.outputs = torch.tensor(list(outputs), dtype=torch.int64, device=backbone.device)
+        for name in theta:
+            backbone.parameters[name].requires_grad_(True)
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every trained parameter by name."""
+        return {name: self.backbone.parameters[name] for name in self.theta}
+
+    def zero_grad(self) -> None:
+        """Set the gradients to zero in place."""
+        for parameter in self.named_parameters().values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return embeddings [..., w] of words."""
+        embeddings: Tensor = self.backbone.word_embeddings(ids)
+        return embeddings
+
+    def output_rows(self) -> tuple[Tensor, Tensor | None]:
+        """Return the verbaliser's rows [n, w] of the output matrix and its bias, differentiable."""
+        return self.backbone.output_rows(self.outputs)
+
+    def step_done(self) -> None:
+        """Do nothing: the optimizer wrote into the model itself."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return a copy of the trained values."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters().items()}
+
+    @torch.no_grad()
+    def load(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Take up a copy that `snapshot` returned."""
+        for name, value in snapshot.items():
+            self.backbone.parameters[name].copy_(value)
+
+    def changes(self) -> list[Change]:
+        """Return the entries that differ from θ."""
+        found = []
+        for name, parameter in self.named_parameters().items():
+            old, new = self.theta[name].reshape(-1), parameter.detach().cpu().reshape(-1)
+            change = changed(name, old, new, torch.arange(len(old)))
+            if change is not None:
+                found.append(change)
+        return found
+
+    def close(self) -> None:
+        """Set every parameter back to θ."""
+        for parameter in self.named_parameters().values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        restore(self.backbone, self.theta)

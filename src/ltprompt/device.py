@@ -1,0 +1,95 @@
+"""Where and how precisely the arithmetic runs: the device, the matmul dtype, the threads."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ltprompt.errors import InputError, choices
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# bf16 loses precision, so `auto` takes it on a CPU only where it clearly pays.
+WORTHWHILE = 1.5
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the dtype in which it multiplies matrices; weights are always fp32 masters."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which forward passes run."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def dtype_name(self) -> str:
+        """Name of the matmul dtype as `--dtype` takes it."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which autocast is off: for the few products whose rounding decides a label."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def resolve(device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Compute:
+    """Return the `Compute` that `--device`, `--dtype` and `--threads` ask for.
+
+    device: ``auto`` (CUDA, then MPS, then CPU) or a torch device such as ``cuda:1``.
+    dtype: ``auto``, ``fp32`` or ``bf16``; auto takes bf16 where the device multiplies it faster.
+    Raises `InputError` for an unknown or absent device or dtype.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads} is not a positive number; leave it out to use all cores")
+        torch.set_num_threads(threads)
+    place = torch.device(_available() if device == "auto" else _checked(device))
+    if dtype == "auto":
+        return Compute(place, torch.bfloat16 if _fast_bf16(place) else torch.float32)
+    if dtype not in ("fp32", "bf16"):
+        raise InputError(f"unknown dtype {dtype!r}: {choices(dtype, ['auto', 'fp32', 'bf16'])}")
+    return Compute(place, DTYPES[dtype])
+
+
+def _available() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _checked(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not available here; choose auto, cpu, cuda, cuda:N or mps") from error
+    return name
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _cpu_bf16_speedup() >= WORTHWHILE
+
+
+@cache
+def _cpu_bf16_speedup() -> float:
+    """Return the measured rate of bf16 over fp32 products: processors with the same flags differ tenfold."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+        torch.nn.functional.linear(left, right)
+        runs = []
+        for _ in range(7):
+            start = time.perf_counter()
+            torch.nn.functional.linear(left, right)
+            runs.append(time.perf_counter() - start)
+        seconds[dtype] = min(runs)
+    return seconds[torch.float32] / seconds[torch.bfloat16]

@@ -1,0 +1,430 @@
+"""Stage 1: masked-language-model fine-tuning that shows how far every eligible parameter moves (paper, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ltprompt.backbone import Backbone
+from ltprompt.batching import epoch_order, micro_batches, pad
+from ltprompt.device import Compute
+from ltprompt.eligible import EligibleParameter
+from ltprompt.errors import InputError, TrainingError, choices
+from ltprompt.files import TensorFile, write_tensors
+from ltprompt.originals import originals, restore
+from ltprompt.rows import GrowingRows
+
+STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
+IGNORED = -100
+# Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
+MAX_TOKENS = 2048
+CHECKPOINT = "checkpoint"
+
+
+class Lines(Protocol):
+    """Tokenised lines: what `corpus.TokenizedCorpus` offers."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step reports: its number from 1, the MLM loss in nats a masked token, and its tokens."""
+
+    number: int
+    loss: float
+    tokens: int
+
+
+@dataclass
+class History:
+    """Losses of a stage 1 in nats a masked token, by step, and what was counted on the way."""
+
+    training: list[tuple[int, float]] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    tokens: int = 0
+    kept_step: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the history as plain JSON."""
+        return {
+            "training_loss": [list(pair) for pair in self.training],
+            "held_out_loss": [list(pair) for pair in self.held_out],
+            "tokens_trained": self.tokens,
+            "kept_step": self.kept_step,
+        }
+
+
+@dataclass(frozen=True)
+class Movement:
+    """The outcome of stage 1: |θ^l − θ| of each eligible parameter, fp32 on the CPU, and the history."""
+
+    parameters: tuple[EligibleParameter, ...]
+    tensors: dict[str, Tensor]
+    history: History
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How tokens are masked: 15 % chosen; of these 80 % become the mask, 10 % a random word, 10 % stay.
+
+    Random words come from the whole vocabulary but the padding token, which some backbones give no position.
+    """
+
+    mask_id: int
+    pad_id: int
+    special_ids: tuple[int, ...]
+    vocabulary: int
+    probability: float = 0.15
+
+    @classmethod
+    def of(cls, backbone: Backbone, probability: float = 0.15) -> Masking:
+        """Return the masking for a backbone's tokenizer."""
+        tokenizer = backbone.tokenizer
+        special = tuple(sorted(tokenizer.all_special_ids))
+        rows = backbone.word_embeddings.num_embeddings
+        return cls(tokenizer.mask_token_id, tokenizer.pad_token_id, special, rows, probability)
+
+    def apply(
+        self, lines: Sequence[np.ndarray], generator: np.random.Generator
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the lines with tokens replaced, and their targets: the token where one was chosen, −100 elsewhere."""
+        lengths = [len(line) for line in lines]
+        flat = np.concatenate(lines).astype(np.int64)
+        ordinary = ~np.isin(flat, self.special_ids)
+        chosen = ordinary & (generator.random(len(flat)) < self.probability)
+        if not chosen.any():  # a batch of a few short lines must still have a loss
+            chosen[generator.choice(np.flatnonzero(ordinary))] = True
+        fate = generator.random(len(flat))
+        other = generator.integers(self.vocabulary - 1, size=len(flat))
+        other += other >= self.pad_id
+        inputs = np.where(chosen & (fate < 0.8), self.mask_id, flat)
+        inputs = np.where(chosen & (fate >= 0.8) & (fate < 0.9), other, inputs)
+        targets = np.where(chosen, flat, IGNORED)
+        cuts = np.cumsum(lengths)[:-1]
+        return np.split(inputs, cuts), np.split(targets, cuts)
+
+
+def trainable(backbone: Backbone, strategy: str) -> tuple[EligibleParameter, ...]:
+    """Return the parameters that are eligible, and so trained in stage 1, under a strategy."""
+    if strategy not in STRATEGIES:
+        raise InputError(f"unknown strategy {strategy!r}: {choices(strategy, STRATEGIES)}")
+    if strategy == "frozen-embeddings":
+        return tuple(parameter for parameter in backbone.eligible if parameter.layer > 0)
+    if strategy == "tied" and not backbone.tied:
+        raise InputError("strategy 'tied' needs a backbone whose input and output embeddings are one; use decoupled")
+    return backbone.eligible
+
+
+class Trainee:
+    """What stage 1 trains of a backbone, and how it looks words up: the one place where strategies differ.
+
+    Layers, positions and types train in place. Word embeddings: ``decoupled`` trains a copy of the touched rows while
+    the model's own matrix stays θ and goes on as the frozen output matrix; ``tied`` trains the shared matrix in place;
+    ``frozen-embeddings`` trains none.
+    """
+
+    def __init__(self, backbone: Backbone, strategy: str, lr: float) -> None:
+        self.backbone = backbone
+        self.parameters = trainable(backbone, strategy)
+        apart = {backbone.word_name} if strategy == "decoupled" else set()
+        self.dense: dict[str, nn.Parameter] = {
+            parameter.name: backbone.parameters[parameter.name]
+            for parameter in self.parameters
+            if parameter.name not in apart
+        }
+        self.rows = GrowingRows(backbone.word_embeddings.weight.detach()) if apart else None
+        self.optimizer = torch.optim.AdamW(self.all(), lr=lr, weight_decay=0.0, fused=True)
+
+    def all(self) -> list[nn.Parameter]:
+        """Return every trained tensor."""
+        return [*self.dense.values(), *([self.rows.table] if self.rows else [])]
+
+    def touch(self, words: np.ndarray) -> None:
+        """Make sure that the rows of a batch's words are trained from now on."""
+        if self.rows:
+            self.rows.join(torch.from_numpy(words).to(self.backbone.device), self.optimizer)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the word embeddings of a batch, differentiable where they are trained."""
+        if self.rows is None:
+            embeddings: Tensor = self.backbone.word_embeddings(ids)
+            return embeddings
+        return self.rows.lookup(ids) if torch.is_grad_enabled() else self.rows.current(ids)
+
+    def zero_grad(self) -> None:
+        """Set gradients to zero in place, so that they are allocated once."""
+        for parameter in self.dense.values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        if self.rows:
+            self.rows.zero_grad()
+
+    @torch.no_grad()
+    def pull_back(self, theta: Mapping[str, Tensor], weight: float) -> None:
+        """Add the subgradient of weight × Σ|θ^l − θ| to the gradients, in place."""
+        for name, parameter in self.dense.items():
+            assert parameter.grad is not None
+            parameter.grad.add_(torch.sign(parameter - theta[name]), alpha=weight)
+        if self.rows:
+            assert self.rows.table.grad is not None
+            self.rows.table.grad[: self.rows.count].add_(torch.sign(self.rows.difference()[1]), alpha=weight)
+
+    @torch.no_grad()
+    def movement(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return |θ^l − θ| of every eligible parameter, on the CPU."""
+        moved = {name: (parameter - theta[name]).abs().cpu() for name, parameter in self.dense.items()}
+        if self.rows:
+            ids, difference = self.rows.difference()
+            words = torch.zeros(self.rows.matrix.shape, dtype=difference.dtype)
+            words[ids.cpu()] = difference.abs().cpu()
+            moved[self.backbone.word_name] = words
+        return {parameter.name: moved[parameter.name] for parameter in self.parameters}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return trained weights and optimizer state as named tensors."""
+        state = {f"weight/{name}": parameter.detach() for name, parameter in self.dense.items()}
+        for name, parameter in self.dense.items():
+            state |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}
+        if self.rows:
+            state |= {f"rows/{key}": value for key, value in self.rows.state(self.optimizer).items()}
+        return state
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` returned."""
+        device = self.backbone.device
+        for name, parameter in self.dense.items():
+            parameter.copy_(state[f"weight/{name}"])
+            kinds = ("step", "exp_avg", "exp_avg_sq")
+            self.optimizer.state[parameter] = {kind: state[f"{kind}/{name}"].to(device, copy=True) for kind in kinds}
+        if self.rows:
+            self.rows.load({k.removeprefix("rows/"): v for k, v in state.items() if k.startswith("rows/")}, self.optimizer)
+
+
+def masked_loss(backbone: Backbone, embeddings: Tensor, attention: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed cross-entropy at the chosen positions; the head runs at those positions only.
+
+    embeddings: [B, L, width]; attention, targets: [B, L], targets −100 where no token was chosen.
+    """
+    hidden = backbone.encode(embeddings, attention)
+    chosen = targets != IGNORED
+    logits = backbone.logits(hidden[chosen])
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(precise, targets[chosen], reduction="sum")
+
+
+def find_movement(
+    backbone: Backbone,
+    lines: Lines,
+    *,
+    strategy: str,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    l1: float,
+    clip: float,
+    held_out: float,
+    evaluate_every: int,
+    keep: str,
+    seed: int,
+    compute: Compute,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    on_step: Callable[[Step], None] | None = None,
+    on_evaluation: Callable[[int, float], None] | None = None,
+) -> Movement:
+    """Fine-tune with masked language modelling and return how far each eligible parameter moved.
+
+    steps: optimizer steps; the rate decays linearly to 0 over them. l1: the coefficient of Σ|θ^l − θ| / N. held_out:
+    share of the lines that is evaluated every `evaluate_every` steps and never trained on. keep: ``final`` weights or
+    those of the ``best`` held-out loss. checkpoint: file to save to at each evaluation and to go on from where it
+    exists and names the same `identity`. The backbone's weights are θ again afterwards, whatever happens.
+    Raises `TrainingError` where the loss is no longer finite.
+    """
+    train, held = split_lines(len(lines), held_out, seed)
+    masking = Masking.of(backbone)
+    trainee = Trainee(backbone, strategy, lr)
+    history, first, best = History(), 0, dict[str, Tensor]()
+    with originals(backbone, trainee.dense) as mapped, torch.random.fork_rng():
+        theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
+        try:
+            if checkpoint is not None and checkpoint.exists():
+                first, best = _resume(checkpoint, identity, trainee, history)
+            _require_grad(trainee.dense.values(), True)
+            for number in range(first, steps):
+                batch = [lines[int(train[i])] for i in batch_indices(len(train), number, batch_size, seed)]
+                _set_rate(trainee.optimizer, lr * (1 - number / steps))
+                torch.manual_seed(_step_seed(seed, number))
+                loss = _step(trainee, batch, masking, theta, l1, clip, np.random.default_rng([seed, 1, number]), compute)
+                if not math.isfinite(loss):
+                    raise TrainingError(_diverged(number + 1, loss, lr))
+                history.training.append((number + 1, loss))
+                history.tokens += sum(map(len, batch))
+                if on_step:
+                    on_step(Step(number + 1, loss, sum(map(len, batch))))
+                if (number + 1) % evaluate_every == 0 or number + 1 == steps:
+                    _evaluate_and_keep(trainee, lines, held, masking, theta, history, best, keep, seed, compute)
+                    if on_evaluation and history.held_out:
+                        on_evaluation(*history.held_out[-1])
+                    if checkpoint is not None and number + 1 < steps:
+                        _save(checkpoint, identity, trainee, history, best)
+            history.kept_step = history.kept_step if best else steps
+            return Movement(trainee.parameters, best or trainee.movement(theta), history)
+        finally:
+            _require_grad(trainee.dense.values(), False)
+            backbone.model.eval()
+            restore(backbone, theta)
+
+
+def split_lines(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the line numbers to train on and those held out: a random `held_out` share, at least one line each."""
+    order = np.random.default_rng([seed, 2]).permutation(size)
+    count = min(max(1, round(size * held_out)), size - 1) if held_out > 0 else 0
+    if size - count < 1:
+        raise InputError(f"the text has {size} usable line(s); stage 1 needs at least 2, one of them held out")
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def batch_indices(size: int, number: int, batch_size: int, seed: int) -> np.ndarray:
+    """Return the positions of the lines in optimizer step `number` (from 0): a fresh order each epoch."""
+    per_epoch = math.ceil(size / batch_size)
+    epoch, place = divmod(number, per_epoch)
+    return epoch_order(size, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+
+
+def masked_batches(
+    inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], pad_id: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (ids, attention, targets), each [B, L], in length-sorted micro-batches."""
+    for group in micro_batches(np.array([len(line) for line in inputs]), max_tokens=MAX_TOKENS):
+        ids, attention = pad([inputs[i] for i in group], pad_id, device)
+        wanted, _ = pad([targets[i] for i in group], IGNORED, device)
+        yield ids, attention, wanted
+
+
+def _step(
+    trainee: Trainee,
+    batch: Sequence[np.ndarray],
+    masking: Masking,
+    theta: Mapping[str, Tensor],
+    l1: float,
+    clip: float,
+    generator: np.random.Generator,
+    compute: Compute,
+) -> float:
+    """Take one optimizer step on a batch of lines and return its MLM loss."""
+    backbone = trainee.backbone
+    inputs, targets = masking.apply(batch, generator)
+    count = sum(int((target != IGNORED).sum()) for target in targets)
+    trainee.touch(np.append(np.concatenate(inputs), masking.pad_id))
+    trainee.zero_grad()
+    backbone.model.train()
+    total = 0.0
+    for ids, attention, wanted in masked_batches(inputs, targets, masking.pad_id, backbone.device):
+        with compute.autocast():
+            loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    trainee.pull_back(theta, l1 / backbone.untied_size)
+    torch.nn.utils.clip_grad_norm_(trainee.all(), clip)
+    if math.isfinite(total):
+        trainee.optimizer.step()
+    return total
+
+
+@torch.no_grad()
+def held_out_loss(
+    trainee: Trainee, lines: Lines, held: np.ndarray, masking: Masking, seed: int, compute: Compute
+) -> float:
+    """Return the MLM loss in nats a masked token on the held-out lines, with the same masks at every call."""
+    backbone = trainee.backbone
+    backbone.model.eval()
+    total, count = 0.0, 0
+    order = held[np.argsort([-len(lines[int(i)]) for i in held], kind="stable")]
+    for start in range(0, len(order), 256):
+        generator = np.random.default_rng([seed, 3, start])
+        inputs, targets = masking.apply([lines[int(i)] for i in order[start : start + 256]], generator)
+        for ids, attention, wanted in masked_batches(inputs, targets, masking.pad_id, backbone.device):
+            with compute.autocast():
+                total += float(masked_loss(backbone, trainee.embed(ids), attention, wanted))
+            count += int((wanted != IGNORED).sum())
+    return total / count
+
+
+def _evaluate_and_keep(
+    trainee: Trainee,
+    lines: Lines,
+    held: np.ndarray,
+    masking: Masking,
+    theta: Mapping[str, Tensor],
+    history: History,
+    best: dict[str, Tensor],
+    keep: str,
+    seed: int,
+    compute: Compute,
+) -> None:
+    if not len(held):
+        return
+    loss = held_out_loss(trainee, lines, held, masking, seed, compute)
+    step = history.training[-1][0]
+    lowest = min((value for _, value in history.held_out), default=math.inf)
+    history.held_out.append((step, loss))
+    if keep == "best" and loss < lowest:
+        history.kept_step = step
+        best.update(trainee.movement(theta))
+
+
+def _save(path: Path, identity: str, trainee: Trainee, history: History, best: Mapping[str, Tensor]) -> None:
+    tensors = trainee.state() | {f"best/{name}": tensor for name, tensor in best.items()}
+    write_tensors(path, CHECKPOINT, tensors, {"identity": identity, "history": history.to_json()})
+
+
+def _resume(path: Path, identity: str, trainee: Trainee, history: History) -> tuple[int, dict[str, Tensor]]:
+    with TensorFile(path, CHECKPOINT) as file:
+        if file.metadata["identity"] != identity:
+            raise InputError(
+                f"{path} was left by a stage 1 with other settings, text or backbone; "
+                "run it with those, choose another --out, or leave out --resume"
+            )
+        file.verify()
+        state = {name: file.get(name) for name in file.names}
+        trainee.load({name: tensor for name, tensor in state.items() if not name.startswith("best/")})
+        best = {n.removeprefix("best/"): t.clone() for n, t in state.items() if n.startswith("best/")}
+    record = file.metadata["history"]
+    history.training = [(int(step), float(loss)) for step, loss in record["training_loss"]]
+    history.held_out = [(int(step), float(loss)) for step, loss in record["held_out_loss"]]
+    history.tokens, history.kept_step = record["tokens_trained"], record["kept_step"]
+    return history.training[-1][0], best
+
+
+def _require_grad(parameters: Any, value: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(value)
+        parameter.grad = None
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _step_seed(seed: int, number: int) -> int:
+    # Dropout depends on the seed and the step alone, so that a resumed run draws what an unbroken one draws.
+    return int(np.random.SeedSequence([seed, 4, number]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _diverged(step: int, loss: float, lr: float) -> str:
+    return (
+        f"the loss became {loss} at step {step}; nothing was written. Lower --lr (now {lr:g}), "
+        "or train with --dtype fp32"
+    )

@@ -1,0 +1,204 @@
+"""Tables of texts and labels: TSV, CSV or JSON lines in, checked rows out, every fault with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltprompt.errors import InputError, choices
+from ltprompt.tasks.task import Task
+from ltprompt.textfile import existing_file, read_utf8, split_lines
+
+Record = tuple[str, Mapping[str, Any]]  # where it stands, for messages, and its columns
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples of a task.
+
+    texts: one tuple of fields an example, in the order of the task's columns.
+    labels: one index into the task's labels an example, or None where the rows are unlabelled.
+    name: the file they come from, for messages.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[int, ...] | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, indices: Iterable[int]) -> Rows:
+        """Return the rows at `indices`, in that order."""
+        chosen = [int(index) for index in indices]
+        labels = None if self.labels is None else tuple(self.labels[index] for index in chosen)
+        return Rows(tuple(self.texts[index] for index in chosen), labels, self.name)
+
+
+def read_rows(path: str | Path, task: Task, *, labelled: bool = True) -> Rows:
+    """Read a .tsv (never quoted), .csv (standard quoting), .jsonl or .json (one object a line) file.
+
+    The columns may stand in any order and others are ignored; labels are names. With `labelled` False the label column
+    is ignored and may be absent. Raises `InputError`, with the physical line, for anything that cannot be used.
+    """
+    path = existing_file(Path(path), "a table")
+    if path.suffix.lower() not in _READERS:
+        raise InputError(f"{path}: unknown kind of table {path.suffix!r}; {choices(path.suffix, _READERS)}")
+    text = read_utf8(path, "a table")
+    return _build(_READERS[path.suffix.lower()](path, text, _needed(task, labelled)), task, labelled, str(path))
+
+
+def rows_from(rows: Rows | Sequence[Mapping[str, Any]], task: Task, labelled: bool = True) -> Rows:
+    """Return rows given as Python mappings, after the same checks as `read_rows`; `Rows` come back unchanged.
+
+    Raises `InputError` for a row that cannot be used, and for `Rows` without labels where labels are needed.
+    """
+    if isinstance(rows, Rows):
+        if labelled and rows.labels is None:
+            raise InputError(f"{rows.name} has no labels; read it with labelled=True")
+        return rows
+    records = ((f"rows[{index}]", _mapping(row, f"rows[{index}]")) for index, row in enumerate(rows))
+    return _build(records, task, labelled, "rows")
+
+
+def check_balance(rows: Rows, task: Task) -> str | None:
+    """Return a warning with the counts where the classes differ in size, else None.
+
+    Raises `InputError` where a class has no example or the rows have no labels.
+    """
+    if rows.labels is None:
+        raise InputError(f"{rows.name} has no labels; read it with labelled=True")
+    found = Counter(rows.labels)
+    counts = {label: found[index] for index, label in enumerate(task.labels)}
+    shown = ", ".join(f"{label} {count}" for label, count in counts.items())
+    missing = [label for label, count in counts.items() if not count]
+    if missing:
+        raise InputError(f"{rows.name} has no example of {', '.join(missing)} ({shown}); add at least one a class")
+    if len(set(counts.values())) == 1:
+        return None
+    return f"{rows.name} is not balanced: {shown}"
+
+
+def _needed(task: Task, labelled: bool) -> tuple[str, ...]:
+    return (*task.columns, task.label_column) if labelled else task.columns
+
+
+def _build(records: Iterable[Record], task: Task, labelled: bool, name: str) -> Rows:
+    """Check every record and gather the rows."""
+    texts: list[tuple[str, ...]] = []
+    labels: list[int] = []
+    for where, record in records:
+        texts.append(tuple(_text(record, column, where) for column in task.columns))
+        if labelled:
+            labels.append(_label(record, task, where))
+    if not texts:
+        raise InputError(f"{name} has no rows; it needs at least one")
+    return Rows(tuple(texts), tuple(labels) if labelled else None, name)
+
+
+def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in record:
+        raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, record)) or 'none'}")
+    return record[column]
+
+
+def _text(record: Mapping[str, Any], column: str, where: str) -> str:
+    value = _value(record, column, where)
+    if not isinstance(value, str):
+        raise InputError(f"{where}: {column} must be text, found {_show(value)}")
+    if not value.strip():
+        raise InputError(f"{where}: {column} is empty; give it a text or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: {column} holds half a surrogate pair, which is not valid Unicode") from error
+    return value
+
+
+def _label(record: Mapping[str, Any], task: Task, where: str) -> int:
+    value = _value(record, task.label_column, where)
+    name = value.strip() if isinstance(value, str) else str(value)
+    if isinstance(value, str) and name in task.labels:
+        return task.labels.index(name)
+    if name.removeprefix("-").isdigit():
+        raise InputError(f"{where}: the label {name} is a number; write label names: {', '.join(task.labels)}")
+    raise InputError(f"{where}: unknown label {_show(value)}; {choices(name, task.labels)}")
+
+
+def _show(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _mapping(row: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: expected a mapping of columns, found {_show(row)}")
+    return row
+
+
+def _read_tsv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
+    lines = ((number, line.split("\t")) for number, line in enumerate(split_lines(text), 1))
+    return _separated(path, lines, needed, "a tab inside a text would part it")
+
+
+def _read_csv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
+    return _separated(path, _csv_records(path, text), needed, "quote a text that holds a comma")
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record with the line it starts on; a quoted field may run over several lines."""
+    # The limit is a setting of the whole process and 128 KiB at first: no field is larger than its file.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True)
+    line = 1
+    try:
+        for record in reader:
+            yield line, record
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: not valid CSV ({error}); check the quotes") from error
+
+
+def _separated(
+    path: Path, lines: Iterator[tuple[int, list[str]]], needed: Sequence[str], hint: str
+) -> Iterator[Record]:
+    """Yield the records under a header."""
+    _, header = next(lines, (1, []))
+    header = [name.strip() for name in header]
+    if not header:
+        raise InputError(f"{path} is empty; it needs a header with {', '.join(needed)}, and rows")
+    for column in needed:
+        if header.count(column) != 1:
+            problem = "no column" if column not in header else "more than one column"
+            raise InputError(f"{path}, line 1: {problem} {column!r}; found {', '.join(header)}")
+    for line, fields in lines:
+        if len(fields) != len(header):
+            raise InputError(f"{path}, line {line}: {len(fields)} fields under {len(header)} columns; {hint}")
+        yield f"{path}, line {line}", dict(zip(header, fields, strict=True))
+
+
+def _read_jsonl(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
+    """Yield one record a line; `_build` looks for the needed columns, which each line names for itself."""
+    for number, line in enumerate(split_lines(text), 1):
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not valid JSON ({error}); write one object a line") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: expected one JSON object a line, found {_show(record)}")
+        yield where, record
+
+
+_READERS: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
+    ".tsv": _read_tsv,
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_jsonl,
+}

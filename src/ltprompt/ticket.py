@@ -1,0 +1,377 @@
+"""Tickets: sets of eligible parameters cut from scores, as packed bitmaps (paper section 3, stage 1 to 2).
+
+The selection is a radix select: the bit pattern of a non-negative fp32 number grows with the number, so two histograms
+of 16 bits each find the exact threshold without a sort, and a third pass over the scores writes the bitmaps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ltprompt.eligible import EligibleParameter, total
+from ltprompt.errors import InputError, MismatchError, choices
+from ltprompt.files import TensorFile, write_tensors
+
+KIND = "ticket"
+STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
+SCOPES = ("global", "layer")
+Scope = Literal["global", "layer"]
+
+Scored = tuple[EligibleParameter, Tensor]
+Bitmap = NDArray[np.uint8]
+
+_CHUNK = 2**20  # entries; a multiple of 8 so that chunks end on whole bytes, small enough to stay in the cache
+_INFINITY = 0x7F800000  # fp32 bit pattern of +inf: every pattern from here on is infinite, NaN or has the sign set
+_MINUS_ZERO = 0x80000000
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
+_HALF = np.uint32(16)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What `select` chose: a bitmap per tensor that has an entry, and how many chosen entries have score 0."""
+
+    bitmaps: dict[str, Bitmap]
+    zero_entries: int
+
+
+def target_size(ratio: float, eligible: int) -> int:
+    """Return K = floor(ratio * eligible + 0.5), the number of entries to choose among `eligible`."""
+    return min(math.floor(ratio * eligible + 0.5), eligible)
+
+
+def select(scores: Sequence[Scored], *, ratio: float, scope: Scope = "global", layers: str = "all") -> Selection:
+    """Choose exactly K entries, largest score first, ties in parameter order and then by flat index.
+
+    scores: fp32 tensors, non-negative and finite, each with its parameter, in parameter order. -0.0 counts as 0;
+        entries with score 0 are legal. Tensors may be memory-mapped: they are read in chunks, at most three times.
+    ratio: share of the eligible entries to choose, in [0, 1].
+    scope: ``global`` ranks all entries together; ``layer`` applies the rule within the embeddings and each layer.
+    layers: the segment that is eligible, see `segment`.
+
+    Raises `InputError` for an unusable ratio, scope, segment or score.
+    """
+    if not 0 <= ratio <= 1:
+        raise InputError(f"the ratio {ratio} is not a share; give a number from 0 to 1, such as 0.2")
+    if scope not in SCOPES:
+        raise InputError(f"unknown scope {scope!r}; {choices(scope, SCOPES)}")
+    chosen = segment([parameter for parameter, _ in scores], layers)
+    eligible = [scored for scored in scores if scored[0].layer in chosen]
+    groups = [eligible] if scope == "global" else [[s for s in eligible if s[0].layer == layer] for layer in chosen]
+    bitmaps: dict[str, Bitmap] = {}
+    zero_entries = 0
+    for group in groups:
+        part = _select_group(group, ratio)
+        bitmaps |= part.bitmaps
+        zero_entries += part.zero_entries
+    return Selection(bitmaps, zero_entries)
+
+
+def segment(parameters: Sequence[EligibleParameter], layers: str) -> list[int]:
+    """Return, sorted, the layers that a segment names.
+
+    layers: ``all``; ``lower``, ``middle`` or ``higher`` (thirds of the Transformer layers 1 to L, a remainder to the
+        middle, no embeddings); or a list of layers and ranges such as ``5-8`` or ``0,3,5-8``, 0 being the embeddings.
+
+    Raises `InputError`, saying what exists, where the segment names no layer or one that does not exist.
+    """
+    exist = sorted({parameter.layer for parameter in parameters})
+    transformer = [layer for layer in exist if layer > 0]
+    third = len(transformer) // 3
+    thirds = {
+        "lower": transformer[:third],
+        "middle": transformer[third : len(transformer) - third],
+        "higher": transformer[len(transformer) - third :],
+    }
+    chosen = exist if layers == "all" else thirds[layers] if layers in thirds else _parse_layers(layers, exist)
+    if not chosen:
+        raise InputError(f"the segment {layers!r} names no layer; {_existing(exist)}")
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A set of entries of the eligible parameters of one backbone.
+
+    parameters: the whole eligible set, in parameter order.
+    bitmaps: name -> uint8 array of ceil(numel / 8) bytes, one bit an entry in flat order, the first entry in the lowest
+        bit, padding bits zero. Tensors without an entry are absent.
+    tied: whether input and output embeddings share one matrix (strategy ``tied``), so that both sides move.
+    fingerprint: the backbone's, hexadecimal.
+    strategy, ratio, scope, layers: how the scores were found and the ticket was cut.
+    zero_entries: how many entries have score 0.
+    scores_sha256: digest of the scores that the ticket was cut from, where known.
+    """
+
+    parameters: tuple[EligibleParameter, ...]
+    bitmaps: Mapping[str, Bitmap]
+    tied: bool
+    fingerprint: str
+    strategy: str
+    ratio: float
+    scope: str
+    layers: str
+    zero_entries: int
+    scores_sha256: str | None = None
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {p.name: popcount(self.bitmaps[p.name]) if p.name in self.bitmaps else 0 for p in self.parameters}
+
+    @cached_property
+    def _by_name(self) -> dict[str, EligibleParameter]:
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    @property
+    def size(self) -> int:
+        """K, the number of entries."""
+        return sum(self._counts.values())
+
+    @property
+    def active_ratio(self) -> float:
+        """The number of entries over that of the whole eligible set."""
+        return self.size / total(self.parameters)
+
+    def count(self, name: str) -> int:
+        """Return the number of entries in one tensor."""
+        return self._counts[self._parameter(name).name]
+
+    def indices(self, name: str) -> Tensor:
+        """Return the flat indices of one tensor's entries, ascending, int64 (count,)."""
+        return torch.from_numpy(np.flatnonzero(self._flat_mask(name)))
+
+    def mask(self, name: str) -> Tensor:
+        """Return a boolean tensor of the parameter's shape, true at the entries."""
+        return torch.from_numpy(self._flat_mask(name)).reshape(self._parameter(name).shape)
+
+    def check(self, fingerprint: str) -> None:
+        """Raise `MismatchError` unless the ticket was cut for the backbone with this fingerprint."""
+        if fingerprint != self.fingerprint:
+            raise MismatchError(
+                f"the ticket is for the backbone {self.fingerprint[:12]}, this backbone is {fingerprint[:12]}; "
+                "use the backbone that the scores were found with, or find scores for this one and cut anew"
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write the ticket; equal tickets give equal bytes. Raises `OutputError`."""
+        tensors = {name: torch.from_numpy(bitmap) for name, bitmap in self.bitmaps.items()}
+        metadata = {
+            "parameters": [parameter.to_json() for parameter in self.parameters],
+            "counts": {name: count for name, count in self._counts.items() if count},
+            "fingerprint": self.fingerprint,
+            "strategy": self.strategy,
+            "ratio": float(self.ratio),  # 1 and 1.0 must give the same bytes
+            "scope": self.scope,
+            "layers": self.layers,
+            "zero_entries": self.zero_entries,
+            "scores_sha256": self.scores_sha256,
+        }
+        write_tensors(Path(path), KIND, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read and check a ticket. Raises `InputError` where it is missing, `FileFormatError` where damaged."""
+        with TensorFile(Path(path), KIND) as file:
+            file.verify()
+            parameters = read_parameters(file)
+            strategy = read_field(file, "strategy", str)
+            ticket = cls(
+                parameters=parameters,
+                bitmaps=_read_bitmaps(file, parameters),
+                tied=strategy == "tied",
+                fingerprint=read_field(file, "fingerprint", str),
+                strategy=strategy,
+                ratio=float(read_field(file, "ratio", (float, int))),
+                scope=read_field(file, "scope", str),
+                layers=read_field(file, "layers", str),
+                zero_entries=read_field(file, "zero_entries", int),
+                scores_sha256=read_field(file, "scores_sha256", (str, NoneType)),
+            )
+            if ticket.strategy not in STRATEGIES or ticket.scope not in SCOPES or not 0 <= ticket.ratio <= 1:
+                raise file.damaged("its header holds an unknown strategy or scope, or a ratio outside [0, 1]")
+            if not 0 <= ticket.zero_entries <= ticket.size:
+                raise file.damaged(f"it tells of {ticket.zero_entries} zero-score entries among {ticket.size}")
+            return ticket
+
+    def _parameter(self, name: str) -> EligibleParameter:
+        if name not in self._by_name:
+            raise InputError(f"no eligible parameter is named {name!r}; {choices(name, self._by_name)}")
+        return self._by_name[name]
+
+    def _flat_mask(self, name: str) -> NDArray[np.bool_]:
+        numel = self._parameter(name).numel
+        if name not in self.bitmaps:
+            return np.zeros(numel, dtype=np.bool_)
+        return np.unpackbits(self.bitmaps[name], count=numel, bitorder="little").view(np.bool_)
+
+
+def popcount(bitmap: Bitmap) -> int:
+    """Return the number of set bits."""
+    return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
+
+
+def read_field(file: TensorFile, name: str, kind: type | tuple[type, ...]) -> Any:
+    """Return one field of an artifact's header. Raises `FileFormatError` where it is absent or of another type."""
+    value = file.metadata.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise file.damaged(f"its header holds no usable {name!r}")
+    return value
+
+
+def read_parameters(file: TensorFile) -> tuple[EligibleParameter, ...]:
+    """Return the eligible set in an artifact's header. Raises `FileFormatError` where it makes no sense."""
+    try:
+        parameters = tuple(EligibleParameter.from_json(data) for data in file.metadata["parameters"])
+        sound = len({p.name for p in parameters}) == len(parameters) > 0 and all(
+            p.layer >= 0 and all(side >= 0 for side in p.shape) for p in parameters
+        )
+    except (KeyError, TypeError) as error:
+        raise file.damaged("its header holds no usable eligible set") from error
+    if not sound:
+        raise file.damaged("its eligible set is empty, names a parameter twice or has a negative size or layer")
+    return parameters
+
+
+def _read_bitmaps(file: TensorFile, parameters: Sequence[EligibleParameter]) -> dict[str, Bitmap]:
+    """Return copies of a ticket's bitmaps, each of the right length, without padding bits and with its count."""
+    counts = read_field(file, "counts", dict)
+    numel = {parameter.name: parameter.numel for parameter in parameters}
+    if file.names != counts.keys() or not file.names <= numel.keys():
+        raise file.damaged("its bitmaps, its counts and its eligible set name different tensors")
+    bitmaps = {}
+    for name in sorted(file.names):
+        # copied, so that a ticket in use does not depend on its file
+        bitmap: Bitmap = file.get(name, shape=(-(-numel[name] // 8),), dtype=torch.uint8).numpy().copy()
+        padding = -numel[name] % 8
+        if padding and bitmap[-1] >> (8 - padding):
+            raise file.damaged(f"{name!r} has entries beyond its end")
+        if popcount(bitmap) != counts[name] or counts[name] == 0:
+            raise file.damaged(f"{name!r} has {popcount(bitmap)} entries, its header says {counts[name]}")
+        bitmaps[name] = bitmap
+    return bitmaps
+
+
+def _parse_layers(layers: str, exist: Sequence[int]) -> list[int]:
+    """Return, sorted and once each, the layers of a list such as ``1,3,5-8``."""
+    chosen: set[int] = set()
+    for part in layers.split(","):
+        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        if match is None:
+            raise InputError(
+                f"{layers!r} is not a segment; give all, lower, middle, higher or a list such as 5-8 or 1,3,5-8; "
+                f"{_existing(exist)}"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        missing = [layer for layer in range(first, last + 1) if layer not in exist]
+        if missing or first > last:
+            what = f"there is no layer {missing[0]}" if missing else f"{part.strip()!r} names no layer"
+            raise InputError(f"the segment {layers!r} cannot be used: {what}; {_existing(exist)}")
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def _existing(exist: Sequence[int]) -> str:
+    """Return the part of an error that says which layers there are."""
+    transformer = [layer for layer in exist if layer > 0]
+    names = ["0 (the embeddings)"] if 0 in exist else []
+    if transformer:
+        names.append(f"{transformer[0]} to {transformer[-1]}")
+    return f"the eligible layers are {' and '.join(names) or 'none'}"
+
+
+def _select_group(group: Sequence[Scored], ratio: float) -> Selection:
+    """Apply the selection rule to the entries of `group` alone."""
+    size = target_size(ratio, total([parameter for parameter, _ in group]))
+    high = _high_histogram(group)
+    if size == 0:
+        return Selection({}, 0)
+    top, above = _find_bin(high, size)
+    bottom, within = _find_bin(_low_histogram(group, top), size - above)
+    threshold = top << 16 | bottom
+    ties = size - above - within
+    bitmaps = _write_bitmaps(group, threshold, ties)
+    return Selection(bitmaps, ties if threshold == 0 else 0)
+
+
+def _high_histogram(group: Sequence[Scored]) -> NDArray[np.int64]:
+    """Return how many entries have each value of the upper 16 bits, int64 (65536,), and check every entry."""
+    histogram = np.zeros(2**16, dtype=np.int64)
+    for parameter, scores in group:
+        for bits in _chunks(_bits(parameter, scores)):
+            counts = np.bincount(bits >> _HALF, minlength=2**16)
+            if counts[_INFINITY >> 16 :].any():
+                if ((bits >= _INFINITY) & (bits != _MINUS_ZERO)).any():
+                    raise InputError(
+                        f"the scores of {parameter.name} hold a negative, infinite or NaN value; find the scores anew"
+                    )
+                counts[0] += counts[_MINUS_ZERO >> 16]
+                counts[_MINUS_ZERO >> 16] = 0
+            histogram += counts
+    return histogram
+
+
+def _low_histogram(group: Sequence[Scored], top: int) -> NDArray[np.int64]:
+    """Return how many entries whose upper 16 bits are `top` have each value of the lower 16 bits, int64 (65536,)."""
+    histogram = np.zeros(2**16, dtype=np.int64)
+    for parameter, scores in group:
+        for bits in _chunks(_bits(parameter, scores)):
+            magnitude = bits & _MAGNITUDE
+            inside = magnitude[magnitude >> _HALF == top]
+            histogram += np.bincount(inside & np.uint32(0xFFFF), minlength=2**16)
+    return histogram
+
+
+def _find_bin(histogram: NDArray[np.int64], rank: int) -> tuple[int, int]:
+    """Return the bin that holds the entry of this rank (1 = largest), and the number of entries in higher bins."""
+    at_least = np.cumsum(histogram[::-1])
+    place = int(np.searchsorted(at_least, rank))
+    bin_ = len(histogram) - 1 - place
+    return bin_, int(at_least[place] - histogram[bin_])
+
+
+def _write_bitmaps(group: Sequence[Scored], threshold: int, ties: int) -> dict[str, Bitmap]:
+    """Return the bitmaps of all entries above the threshold and of the first `ties` entries equal to it."""
+    bitmaps = {}
+    for parameter, scores in group:
+        packed = []
+        for bits in _chunks(_bits(parameter, scores)):
+            magnitude = bits & _MAGNITUDE
+            chosen = magnitude > threshold
+            if ties:
+                equal = np.flatnonzero(magnitude == threshold)[:ties]
+                chosen[equal] = True
+                ties -= len(equal)
+            packed.append(np.packbits(chosen, bitorder="little"))
+        bitmap = np.concatenate(packed) if packed else np.zeros(0, dtype=np.uint8)
+        if bitmap.any():
+            bitmaps[parameter.name] = bitmap
+    return bitmaps
+
+
+def _bits(parameter: EligibleParameter, scores: Tensor) -> NDArray[np.uint32]:
+    """Return the fp32 bit patterns of one tensor's scores, flat, without a copy where the tensor is contiguous."""
+    if scores.dtype != torch.float32 or tuple(scores.shape) != parameter.shape:
+        raise InputError(
+            f"the scores of {parameter.name} are {scores.dtype} of shape {tuple(scores.shape)}, "
+            f"not torch.float32 of shape {parameter.shape}; find the scores anew"
+        )
+    flat: NDArray[np.float32] = scores.detach().cpu().reshape(-1).numpy()
+    return flat.view(np.uint32)
+
+
+def _chunks(bits: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+    """Yield consecutive parts of at most `_CHUNK` entries."""
+    for start in range(0, len(bits), _CHUNK):
+        yield bits[start : start + _CHUNK]

@@ -1,0 +1,53 @@
+"""What every test shares: no network, two threads, and the folder of real models and data where it is present."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+# Before any test imports a Hugging Face library, which reads this once; programs started by tests inherit it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+
+torch.set_num_threads(2)
+# A busy machine is no failure, and a failure must come back on the next run.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `real` where the shared folder is missing."""
+    if SHARED.is_dir():
+        return
+    skip = pytest.mark.skip(reason=f"needs the shared folder, {SHARED} is not there")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data; a test that asks for it is skipped where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the shared folder, {SHARED} is not there")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse network connections; sockets between processes on this machine stay allowed."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family != getattr(socket, "AF_UNIX", None):
+            raise RuntimeError(f"a test tried to reach {address}; tests run without network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
