@@ -14,7 +14,15 @@ from torch import Tensor
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change
 from ltprompt.errors import FileFormatError, InputError, MismatchError
-from ltprompt.files import ADAPTER_RECORD, ADAPTER_TENSORS, FORMAT_VERSION, TensorFile, read_json, write_json, write_tensors
+from ltprompt.files import (
+    ADAPTER_RECORD,
+    ADAPTER_TENSORS,
+    FORMAT_VERSION,
+    TensorFile,
+    read_json,
+    write_json,
+    write_tensors,
+)
 
 KIND = "adapter"
 PROMPT = "prompt"
@@ -85,9 +93,7 @@ class Adapter:
     def load(cls, directory: Path) -> Adapter:
         """Read and check what `save` wrote. Raises `InputError` or `FileFormatError` with what is wrong."""
         directory = Path(directory)
-        if not directory.is_dir():
-            raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train --out` writes")
-        record = read_json(directory / ADAPTER_RECORD, "an adapter's record")
+        record = read_record(directory)
         with TensorFile(directory / ADAPTER_TENSORS, KIND) as file:
             file.verify()
             if file.metadata["sha256"] != record.get("tensors_sha256"):
@@ -100,10 +106,7 @@ class Adapter:
             if prompt.ndim != 2 or not prompt.isfinite().all():
                 raise file.damaged("the prompt is not a matrix of finite numbers")
             changes = tuple(_unpacked(file, name, shape) for name, shape in shapes.items())
-        try:
-            fields = {key: record[key] for key in _RECORDED}
-        except KeyError as error:
-            raise FileFormatError(f"{directory / ADAPTER_RECORD} lacks {error}; copy it again or train anew") from error
+        fields = {key: record[key] for key in _RECORDED}
         if fields["fingerprint"] != file.metadata["fingerprint"]:
             raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered: its fingerprint is not the adapter's")
         return cls(changes=changes, shapes=shapes, prompt=prompt, prompt_encoder=encoder, **fields)
@@ -113,6 +116,17 @@ class Adapter:
 
 
 _RECORDED = ("moves_output", "fingerprint", "backbone", "revision", "settings", "record")
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Return an adapter's adapter.json, complete. Raises `InputError` where there is none, `FileFormatError` if bad."""
+    if not directory.is_dir():
+        raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train --out` writes")
+    record = read_json(directory / ADAPTER_RECORD, "an adapter folder as `ltprompt train --out` writes")
+    for key in _RECORDED:
+        if key not in record:
+            raise FileFormatError(f"{directory / ADAPTER_RECORD} lacks {key!r}; copy it again or train anew")
+    return record
 
 
 @dataclass(frozen=True, eq=False)

@@ -258,7 +258,9 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
         raise BackboneError(f"{name} has no fast tokenizer (tokenizer.json); convert it with transformers first")
     for token in ("mask", "pad"):
         if getattr(tokenizer, f"{token}_token_id") is None:
-            raise BackboneError(f"the tokenizer of {name} has no {token} token; use a masked language model's tokenizer")
+            raise BackboneError(
+                f"the tokenizer of {name} has no {token} token; use a masked language model's tokenizer"
+            )
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise BackboneError(f"the tokenizer of {name} has {len(tokenizer)} tokens but the model only {rows} rows")
@@ -275,7 +277,9 @@ def _encoder(model: Any) -> nn.Module:
 def _decoder(model: Any) -> nn.Linear:
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, nn.Linear):
-        raise BackboneError(f"{type(model).__name__} has no plain output-embedding matrix; use an XLM-R or BERT-like model")
+        raise BackboneError(
+            f"{type(model).__name__} has no plain output-embedding matrix; use an XLM-R or BERT-like model"
+        )
     return decoder
 
 
@@ -306,9 +310,7 @@ def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
     return model.get_submodule(path.rpartition(".")[0])
 
 
-def _eligible(
-    model: Any, base: nn.Module, layers: nn.ModuleList, words: nn.Embedding
-) -> tuple[EligibleParameter, ...]:
+def _eligible(model: Any, base: nn.Module, layers: nn.ModuleList, words: nn.Embedding) -> tuple[EligibleParameter, ...]:
     """List the eligible parameters: all input embeddings, then every layer's weights and biases but its norms."""
     prefix = model.base_model_prefix
     names = {module: name for name, module in base.named_modules()}

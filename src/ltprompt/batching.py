@@ -14,9 +14,7 @@ SLACK = 0.75
 MAX_TOKENS = 4096
 
 
-def micro_batches(
-    lengths: np.ndarray, *, slack: float = SLACK, max_tokens: int = MAX_TOKENS
-) -> list[np.ndarray]:
+def micro_batches(lengths: np.ndarray, *, slack: float = SLACK, max_tokens: int = MAX_TOKENS) -> list[np.ndarray]:
     """Split a batch into micro-batches of similar length, longest first.
 
     lengths: [N] integers. Returns arrays of positions in `lengths`; each position stands in exactly one. Sequences

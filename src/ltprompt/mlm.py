@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,8 @@ from ltprompt.errors import InputError, TrainingError, choices
 from ltprompt.files import TensorFile, write_tensors
 from ltprompt.originals import originals, restore
 from ltprompt.rows import GrowingRows
+from ltprompt.ticket import STRATEGIES
 
-STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
 IGNORED = -100
 # Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
 MAX_TOKENS = 2048
@@ -62,6 +62,12 @@ class History:
             "tokens_trained": self.tokens,
             "kept_step": self.kept_step,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> History:
+        """Build the history from what `to_json` returned."""
+        losses = [[(int(step), float(loss)) for step, loss in data[key]] for key in ("training_loss", "held_out_loss")]
+        return cls(*losses, data["tokens_trained"], data["kept_step"])
 
 
 @dataclass(frozen=True)
@@ -208,7 +214,9 @@ class Trainee:
             kinds = ("step", "exp_avg", "exp_avg_sq")
             self.optimizer.state[parameter] = {kind: state[f"{kind}/{name}"].to(device, copy=True) for kind in kinds}
         if self.rows:
-            self.rows.load({k.removeprefix("rows/"): v for k, v in state.items() if k.startswith("rows/")}, self.optimizer)
+            self.rows.load(
+                {k.removeprefix("rows/"): v for k, v in state.items() if k.startswith("rows/")}, self.optimizer
+            )
 
 
 def masked_loss(backbone: Backbone, embeddings: Tensor, attention: Tensor, targets: Tensor) -> Tensor:
@@ -221,6 +229,19 @@ def masked_loss(backbone: Backbone, embeddings: Tensor, attention: Tensor, targe
     logits = backbone.logits(hidden[chosen])
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return functional.cross_entropy(precise, targets[chosen], reduction="sum")
+
+
+class Watcher:
+    """What hears of a stage 1 under way; this one keeps silent."""
+
+    def start(self, first: int, steps: int) -> None:
+        """Hear how many of `steps` optimizer steps a checkpoint has already done."""
+
+    def step(self, step: Step) -> None:
+        """Hear of one optimizer step."""
+
+    def evaluation(self, number: int, loss: float) -> None:
+        """Hear of the held-out loss, in nats a masked token, after step `number`."""
 
 
 def find_movement(
@@ -240,8 +261,7 @@ def find_movement(
     compute: Compute,
     checkpoint: Path | None = None,
     identity: str = "",
-    on_step: Callable[[Step], None] | None = None,
-    on_evaluation: Callable[[int, float], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Movement:
     """Fine-tune with masked language modelling and return how far each eligible parameter moved.
 
@@ -251,39 +271,138 @@ def find_movement(
     exists and names the same `identity`. The backbone's weights are θ again afterwards, whatever happens.
     Raises `TrainingError` where the loss is no longer finite.
     """
-    train, held = split_lines(len(lines), held_out, seed)
-    masking = Masking.of(backbone)
     trainee = Trainee(backbone, strategy, lr)
-    history, first, best = History(), 0, dict[str, Tensor]()
     with originals(backbone, trainee.dense) as mapped, torch.random.fork_rng():
         theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
+        run = StageOne(
+            trainee, lines, theta, *split_lines(len(lines), held_out, seed),
+            steps=steps, batch_size=batch_size, lr=lr, l1=l1, clip=clip, keep=keep, seed=seed, compute=compute,
+        )  # fmt: skip
+        _require_grad(trainee.dense.values(), True)
         try:
-            if checkpoint is not None and checkpoint.exists():
-                first, best = _resume(checkpoint, identity, trainee, history)
-            _require_grad(trainee.dense.values(), True)
-            for number in range(first, steps):
-                batch = [lines[int(train[i])] for i in batch_indices(len(train), number, batch_size, seed)]
-                _set_rate(trainee.optimizer, lr * (1 - number / steps))
-                torch.manual_seed(_step_seed(seed, number))
-                loss = _step(trainee, batch, masking, theta, l1, clip, np.random.default_rng([seed, 1, number]), compute)
-                if not math.isfinite(loss):
-                    raise TrainingError(_diverged(number + 1, loss, lr))
-                history.training.append((number + 1, loss))
-                history.tokens += sum(map(len, batch))
-                if on_step:
-                    on_step(Step(number + 1, loss, sum(map(len, batch))))
-                if (number + 1) % evaluate_every == 0 or number + 1 == steps:
-                    _evaluate_and_keep(trainee, lines, held, masking, theta, history, best, keep, seed, compute)
-                    if on_evaluation and history.held_out:
-                        on_evaluation(*history.held_out[-1])
-                    if checkpoint is not None and number + 1 < steps:
-                        _save(checkpoint, identity, trainee, history, best)
-            history.kept_step = history.kept_step if best else steps
-            return Movement(trainee.parameters, best or trainee.movement(theta), history)
+            run.go(evaluate_every, checkpoint, identity, watcher or Watcher())
+            return Movement(trainee.parameters, run.best or trainee.movement(theta), run.history)
         finally:
             _require_grad(trainee.dense.values(), False)
             backbone.model.eval()
             restore(backbone, theta)
+
+
+@dataclass
+class StageOne:
+    """A stage 1 under way. theta: θ of what trains in place; train, held: line numbers; best: movement kept so far."""
+
+    trainee: Trainee
+    lines: Lines
+    theta: Mapping[str, Tensor]
+    train: np.ndarray
+    held: np.ndarray
+    steps: int
+    batch_size: int
+    lr: float
+    l1: float
+    clip: float
+    keep: str
+    seed: int
+    compute: Compute
+    history: History = field(default_factory=History)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.masking = Masking.of(self.trainee.backbone)
+
+    def go(self, evaluate_every: int, checkpoint: Path | None, identity: str, watcher: Watcher) -> None:
+        """Train from the start, or from the checkpoint, to the last step."""
+        first = self._resume(checkpoint, identity) if checkpoint is not None and checkpoint.exists() else 0
+        watcher.start(first, self.steps)
+        for number in range(first, self.steps):
+            step = self.step(number)
+            watcher.step(step)
+            last = step.number == self.steps
+            if step.number % evaluate_every == 0 or last:
+                if len(self.held):
+                    watcher.evaluation(step.number, self.evaluate(step.number))
+                if checkpoint is not None and not last:
+                    self._save(checkpoint, identity)
+        self.history.kept_step = self.history.kept_step if self.best else self.steps
+
+    def step(self, number: int) -> Step:
+        """Take optimizer step `number` (from 0)."""
+        places = batch_indices(len(self.train), number, self.batch_size, self.seed)
+        batch = [self.lines[int(self.train[place])] for place in places]
+        inputs, targets = self.masking.apply(batch, np.random.default_rng([self.seed, 1, number]))
+        # Dropout too depends on the seed and the step alone, so that a resumed run draws what an unbroken one draws.
+        torch.manual_seed(_dropout_seed(self.seed, number))
+        for group in self.trainee.optimizer.param_groups:
+            group["lr"] = self.lr * (1 - number / self.steps)
+        loss = mlm_step(self.trainee, inputs, targets, self.theta, l1=self.l1, clip=self.clip, compute=self.compute)
+        if not math.isfinite(loss):
+            raise TrainingError(_diverged(number + 1, loss, self.lr))
+        step = Step(number + 1, loss, sum(map(len, batch)))
+        self.history.training.append((step.number, loss))
+        self.history.tokens += step.tokens
+        return step
+
+    def evaluate(self, number: int) -> float:
+        """Evaluate on the held-out lines after step `number`, and keep the movement where it is the best to be kept."""
+        loss = held_out_loss(self.trainee, self.lines, self.held, self.masking, self.seed, self.compute)
+        lowest = min((value for _, value in self.history.held_out), default=math.inf)
+        self.history.held_out.append((number, loss))
+        if self.keep == "best" and loss < lowest:
+            self.history.kept_step = number
+            self.best = self.trainee.movement(self.theta)
+        return loss
+
+    def _save(self, path: Path, identity: str) -> None:
+        tensors = self.trainee.state() | {f"best/{name}": tensor for name, tensor in self.best.items()}
+        write_tensors(path, CHECKPOINT, tensors, {"identity": identity, "history": self.history.to_json()})
+
+    def _resume(self, path: Path, identity: str) -> int:
+        with TensorFile(path, CHECKPOINT) as file:
+            if file.metadata["identity"] != identity:
+                raise InputError(
+                    f"{path} was left by a stage 1 with other settings, text or backbone; "
+                    "run it with those, choose another --out, or leave out --resume"
+                )
+            file.verify()
+            state = {name: file.get(name) for name in file.names}
+            self.trainee.load({name: tensor for name, tensor in state.items() if not name.startswith("best/")})
+            self.best = {n.removeprefix("best/"): t.clone() for n, t in state.items() if n.startswith("best/")}
+        self.history = History.from_json(file.metadata["history"])
+        return self.history.training[-1][0]
+
+
+def mlm_step(
+    trainee: Trainee,
+    inputs: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    theta: Mapping[str, Tensor],
+    *,
+    l1: float,
+    clip: float,
+    compute: Compute,
+) -> float:
+    """Take one optimizer step on a masked batch and return its MLM loss; a loss that is not finite moves nothing.
+
+    The batch runs in length-sorted micro-batches, each divided by the whole batch's count of chosen tokens.
+    """
+    backbone = trainee.backbone
+    pad_id = backbone.tokenizer.pad_token_id
+    count = sum(int((target != IGNORED).sum()) for target in targets)
+    trainee.touch(np.append(np.concatenate(inputs), pad_id))
+    trainee.zero_grad()
+    backbone.model.train()
+    total = 0.0
+    for ids, attention, wanted in masked_batches(inputs, targets, pad_id, backbone.device):
+        with compute.autocast():
+            loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    trainee.pull_back(theta, l1 / backbone.untied_size)
+    torch.nn.utils.clip_grad_norm_(trainee.all(), clip)
+    if math.isfinite(total):
+        trainee.optimizer.step()
+    return total
 
 
 def split_lines(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -312,36 +431,6 @@ def masked_batches(
         yield ids, attention, wanted
 
 
-def _step(
-    trainee: Trainee,
-    batch: Sequence[np.ndarray],
-    masking: Masking,
-    theta: Mapping[str, Tensor],
-    l1: float,
-    clip: float,
-    generator: np.random.Generator,
-    compute: Compute,
-) -> float:
-    """Take one optimizer step on a batch of lines and return its MLM loss."""
-    backbone = trainee.backbone
-    inputs, targets = masking.apply(batch, generator)
-    count = sum(int((target != IGNORED).sum()) for target in targets)
-    trainee.touch(np.append(np.concatenate(inputs), masking.pad_id))
-    trainee.zero_grad()
-    backbone.model.train()
-    total = 0.0
-    for ids, attention, wanted in masked_batches(inputs, targets, masking.pad_id, backbone.device):
-        with compute.autocast():
-            loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    trainee.pull_back(theta, l1 / backbone.untied_size)
-    torch.nn.utils.clip_grad_norm_(trainee.all(), clip)
-    if math.isfinite(total):
-        trainee.optimizer.step()
-    return total
-
-
 @torch.no_grad()
 def held_out_loss(
     trainee: Trainee, lines: Lines, held: np.ndarray, masking: Masking, seed: int, compute: Compute
@@ -361,65 +450,13 @@ def held_out_loss(
     return total / count
 
 
-def _evaluate_and_keep(
-    trainee: Trainee,
-    lines: Lines,
-    held: np.ndarray,
-    masking: Masking,
-    theta: Mapping[str, Tensor],
-    history: History,
-    best: dict[str, Tensor],
-    keep: str,
-    seed: int,
-    compute: Compute,
-) -> None:
-    if not len(held):
-        return
-    loss = held_out_loss(trainee, lines, held, masking, seed, compute)
-    step = history.training[-1][0]
-    lowest = min((value for _, value in history.held_out), default=math.inf)
-    history.held_out.append((step, loss))
-    if keep == "best" and loss < lowest:
-        history.kept_step = step
-        best.update(trainee.movement(theta))
-
-
-def _save(path: Path, identity: str, trainee: Trainee, history: History, best: Mapping[str, Tensor]) -> None:
-    tensors = trainee.state() | {f"best/{name}": tensor for name, tensor in best.items()}
-    write_tensors(path, CHECKPOINT, tensors, {"identity": identity, "history": history.to_json()})
-
-
-def _resume(path: Path, identity: str, trainee: Trainee, history: History) -> tuple[int, dict[str, Tensor]]:
-    with TensorFile(path, CHECKPOINT) as file:
-        if file.metadata["identity"] != identity:
-            raise InputError(
-                f"{path} was left by a stage 1 with other settings, text or backbone; "
-                "run it with those, choose another --out, or leave out --resume"
-            )
-        file.verify()
-        state = {name: file.get(name) for name in file.names}
-        trainee.load({name: tensor for name, tensor in state.items() if not name.startswith("best/")})
-        best = {n.removeprefix("best/"): t.clone() for n, t in state.items() if n.startswith("best/")}
-    record = file.metadata["history"]
-    history.training = [(int(step), float(loss)) for step, loss in record["training_loss"]]
-    history.held_out = [(int(step), float(loss)) for step, loss in record["held_out_loss"]]
-    history.tokens, history.kept_step = record["tokens_trained"], record["kept_step"]
-    return history.training[-1][0], best
-
-
 def _require_grad(parameters: Any, value: bool) -> None:
     for parameter in parameters:
         parameter.requires_grad_(value)
         parameter.grad = None
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _step_seed(seed: int, number: int) -> int:
-    # Dropout depends on the seed and the step alone, so that a resumed run draws what an unbroken one draws.
+def _dropout_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, 4, number]).generate_state(1, np.uint64)[0] >> 1)
 
 

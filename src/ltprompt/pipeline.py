@@ -23,7 +23,7 @@ from ltprompt.errors import InputError
 from ltprompt.evaluation import Measures, Reader, mean_measures, measure, softmax
 from ltprompt.files import SCORES_CHECKPOINT, SCORES_TENSORS, canonical_json, sha256
 from ltprompt.methods import Method, Recipe, build_optimizer, find_method
-from ltprompt.mlm import Movement, Step, find_movement, split_lines
+from ltprompt.mlm import Movement, Watcher, find_movement, split_lines
 from ltprompt.originals import originals
 from ltprompt.packed import PackedWeights
 from ltprompt.prompt import PromptEncoder
@@ -45,15 +45,13 @@ def find_scores(
     settings: ScoresSettings | None = None,
     compute: Compute | None = None,
     resume: bool = False,
-    on_start: Callable[[int], None] | None = None,
-    on_step: Callable[[Step], None] | None = None,
-    on_evaluation: Callable[[int, float], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Scores:
     """Run stage 1: fine-tune on `texts` with masked language modelling and score every eligible parameter.
 
     texts: lines, as `corpus.read_lines` gives them. out: folder for scores.safetensors and scores.json; a checkpoint is
-    kept there at every evaluation, and `resume` goes on from it. on_start: told the number of steps. The backbone is
-    unchanged afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
+    kept there at every evaluation, and `resume` goes on from it. watcher: hears of every step. The backbone is unchanged
+    afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
     """
     settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
     backbone.check_length(settings.max_length)
@@ -62,8 +60,6 @@ def find_scores(
     corpus = TokenizedCorpus.build(texts, backbone.tokenizer, max_length=settings.max_length)
     trained, held = split_lines(len(corpus), settings.held_out, settings.seed)
     steps = settings.steps or settings.epochs * math.ceil(len(trained) / settings.batch_size)
-    if on_start:
-        on_start(steps)
     plain = settings.model_dump(exclude={"epochs", "max_length"}) | {"steps": steps}
     identity = sha256(canonical_json([settings.model_dump(), compute.dtype_name, fingerprint, text_hash]))
     checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
@@ -75,8 +71,7 @@ def find_scores(
         compute=compute,
         checkpoint=checkpoint,
         identity=identity,
-        on_step=on_step,
-        on_evaluation=on_evaluation,
+        watcher=watcher,
         **plain,
     )
     scores = Scores(movement.parameters, movement.tensors, settings.strategy, fingerprint)
@@ -106,7 +101,9 @@ def find_scores(
 
 def movement_shares(movement: Movement, word_name: str) -> dict[str, Any]:
     """Return the shares of Σ|θ^l − θ| by layer (0 = embeddings) and by kind of module, and the word rows that moved."""
-    sums = {parameter: float(movement.tensors[parameter.name].sum(dtype=torch.float64)) for parameter in movement.parameters}
+    sums = {
+        parameter: float(movement.tensors[parameter.name].sum(dtype=torch.float64)) for parameter in movement.parameters
+    }
     whole = sum(sums.values()) or 1.0
     layers: dict[str, float] = {}
     kinds: dict[str, float] = {}
@@ -200,9 +197,7 @@ class PromptClassifier:
         prompt_lr = self.settings.prompt_lr or self.settings.lr or self.method.recipe.prompt_lr
         return replace(self.method.recipe, **chosen, prompt_lr=prompt_lr)
 
-    def fit(
-        self, train: Table, dev: Table | None = None, *, on_epoch: Callable[[Epoch], None] | None = None
-    ) -> Fit:
+    def fit(self, train: Table, dev: Table | None = None, *, on_epoch: Callable[[Epoch], None] | None = None) -> Fit:
         """Run stage 2 on labelled rows; the epoch with the best accuracy on `dev` is kept, without dev the last one.
 
         The backbone's weights are θ again afterwards; what was learnt is in `adapter`.
@@ -228,9 +223,7 @@ class PromptClassifier:
         warnings = tuple(text for text in (warning,) if text)
         return Fit(tuple(epochs), kept, warnings, self.adapter.size)
 
-    def evaluate(
-        self, data: Mapping[str, Table], *, on_examples: Callable[[int], None] | None = None
-    ) -> Evaluation:
+    def evaluate(self, data: Mapping[str, Table], *, on_examples: Callable[[int], None] | None = None) -> Evaluation:
         """Evaluate on labelled rows by language."""
         tables = {language: rows_from(rows, self.task) for language, rows in data.items()}
         gold = {language: np.array(rows.labels) for language, rows in tables.items()}
@@ -259,7 +252,9 @@ class PromptClassifier:
         return cls.of(Adapter.load(Path(directory)), backbone, compute=compute)
 
     @classmethod
-    def of(cls, adapter: Adapter, backbone: Backbone | None = None, *, compute: Compute | None = None) -> PromptClassifier:
+    def of(
+        cls, adapter: Adapter, backbone: Backbone | None = None, *, compute: Compute | None = None
+    ) -> PromptClassifier:
         """Build the classifier that an adapter describes."""
         saved = adapter.settings
         if backbone is None:

@@ -80,7 +80,11 @@ def tune(
             order = epoch_order(len(train), seed, number)
             for start in range(0, len(train), recipe.batch_size):
                 _set_rates(optimizer, rates, 1 - step / total if recipe.schedule == "linear" else 1.0)
-                losses.append(train_step(reader, weights, prompt, optimizer, train, order[start : start + recipe.batch_size], recipe.clip))
+                losses.append(
+                    train_step(
+                        reader, weights, prompt, optimizer, train, order[start : start + recipe.batch_size], recipe.clip
+                    )
+                )
                 step += 1
                 if not math.isfinite(losses[-1]):
                     raise TrainingError(_diverged(step, losses[-1], recipe))

@@ -1,0 +1,76 @@
+"""Progress on standard error: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Advance(Protocol):
+    """Reports `done` more units of work, with a short text such as the loss."""
+
+    def __call__(self, done: int = 1, text: str = "") -> None: ...
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str = "step") -> Iterator[Advance]:
+    """Yield the function that advances a bar over `total` units of work, with rate and time left."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console, title, total, unit)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        task = progress.add_task(title, total=total, text="", rate="")
+        start, so_far = time.monotonic(), 0
+
+        def advance(done: int = 1, text: str = "") -> None:
+            nonlocal so_far
+            so_far += done
+            progress.update(task, advance=done, text=text, rate=_rate(so_far, start, unit))
+
+        yield advance
+
+
+class _Lines:
+    """Prints a line every few seconds and at the end, for logs."""
+
+    def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
+        self.console, self.title, self.total, self.unit = console, title, total, unit
+        self.done = 0
+        self.start = self.printed = time.monotonic()
+
+    def __call__(self, done: int = 1, text: str = "") -> None:
+        self.done += done
+        now = time.monotonic()
+        if self.done < self.total and now - self.printed < SECONDS_BETWEEN_LINES:
+            return
+        self.printed = now
+        spent = now - self.start
+        left = spent * (self.total - self.done) / max(self.done, 1)
+        parts = [f"{self.title} {self.done}/{self.total}", _rate(self.done, self.start, self.unit), text]
+        self.console.print(
+            ", ".join([part for part in parts if part] + [f"{spent:.0f} s spent", f"{left:.0f} s left"]),
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _rate(done: int, start: float, unit: str) -> str:
+    rate = done / max(time.monotonic() - start, 1e-6)
+    return f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
