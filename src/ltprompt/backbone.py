@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
-from ltprompt.device import Compute, full_precision
+from ltprompt.device import full_precision
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
@@ -49,12 +49,13 @@ class Backbone:
         self.base: nn.Module = _encoder(model)
         self.word_embeddings: nn.Embedding = model.get_input_embeddings()
         self.decoder: nn.Linear = _decoder(model)
+        self.decoder_path = next(name for name, module in model.named_modules() if module is self.decoder)
         self.layers = _layers(self.base)
         self.eligible = _eligible(model, self.base, self.layers, self.word_embeddings)
         self.norms = frozenset(_norm_parameters(model))
         self.kept_output: tuple[Tensor, Tensor] | None = None
         self.applied: object | None = None
-        self._head = _head_view(model, self.decoder)
+        self._head = _head_view(model, self.decoder_path)
         self.decoder.register_forward_hook(self._restore_output)
         self._verify()
 
@@ -340,17 +341,16 @@ class _GivenHidden(nn.Module):
         return BaseModelOutput(last_hidden_state=inputs_embeds)
 
 
-def _head_view(model: Any, decoder: nn.Module) -> Any:
+def _head_view(model: Any, decoder_path: str) -> Any:
     """Return a shallow copy of the model that runs its head's transform alone.
 
     The copy shares every module but two: the encoder gives way to hidden states passed in, and the output matrix to
     the identity. So the stock forward itself says how the head works, whatever its modules are called.
     """
-    path = next(name for name, module in model.named_modules() if module is decoder)
     view = _shallow(model)
     view._modules[model.base_model_prefix] = _GivenHidden()
     place = view
-    *parents, last = path.split(".")
+    *parents, last = decoder_path.split(".")
     for name in parents:
         place._modules[name] = _shallow(place._modules[name])
         place = place._modules[name]
@@ -382,6 +382,3 @@ def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
     """Return the serialised tokenizer without its padding and truncation, which calls leave behind in it."""
     state: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
-
-
-__all__ = ["Backbone", "Compute", "load_config", "mini_folder"]

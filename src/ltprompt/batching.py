@@ -1,4 +1,4 @@
-"""Length-sorted micro-batches: the gradient of a batch is the same sum in any split, so padding need not be paid for."""
+"""Length-sorted micro-batches: a batch's gradient is the same sum in any split, so padding need not be paid for."""
 
 from __future__ import annotations
 

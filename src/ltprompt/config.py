@@ -1,4 +1,4 @@
-"""Settings, one frozen and documented class per concern; a field is a keyword of the library and a flag of the command."""
+"""Settings, one frozen and documented class per concern; a field is a keyword of the library and a command's flag."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _checked(name: str) -> str:
 
 def _fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_bf16_speedup() >= WORTHWHILE
 
 

@@ -78,7 +78,7 @@ class Reader:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities [N, labels] of the verbaliser's words among themselves."""
-    return torch.from_numpy(logits).softmax(-1).numpy()  # type: ignore[no-any-return]
+    return torch.from_numpy(logits).softmax(-1).numpy()
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from ltprompt.changes import Change
 from ltprompt.dense import DenseWeights
 from ltprompt.errors import InputError, choices
 from ltprompt.packed import PackedWeights
-from ltprompt.changes import Change
 
 Schedule = Literal["constant", "linear"]
 
@@ -21,8 +21,8 @@ Schedule = Literal["constant", "linear"]
 class Recipe:
     """How a method is optimised, where the user says nothing else.
 
-    lr, prompt_lr: rates of the backbone's part and of the prompt. weight_decay: as the optimizer takes it. clip: largest
-    joint gradient norm.
+    lr, prompt_lr: rates of the backbone's part and of the prompt. weight_decay: as the optimizer takes it. clip: the
+    largest joint gradient norm.
     """
 
     optimizer: Literal["adamw", "adam"]
@@ -73,20 +73,37 @@ class Weights(Protocol):
 
     moves_output: bool
 
-    def zero_grad(self) -> None: ...
-    def embed(self, ids: Tensor) -> Tensor: ...
-    def output_rows(self) -> tuple[Tensor, Tensor | None]: ...
-    def step_done(self) -> None: ...
-    def snapshot(self) -> Any: ...
-    def load(self, snapshot: Any) -> None: ...
-    def changes(self) -> list[Change]: ...
-    def close(self) -> None: ...
+    def zero_grad(self) -> None:
+        """Set gradients to zero."""
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return embeddings [..., width] of word ids."""
+
+    def output_rows(self) -> tuple[Tensor, Tensor | None]:
+        """Return the verbaliser's rows of the output matrix and its bias."""
+
+    def step_done(self) -> None:
+        """Bring the model up to date after an optimizer step."""
+
+    def snapshot(self) -> Any:
+        """Return a copy of the trained values."""
+
+    def load(self, snapshot: Any) -> None:
+        """Take up a copy."""
+
+    def changes(self) -> list[Change]:
+        """Return the entries that differ from θ."""
+
+    def close(self) -> None:
+        """Set the model back to θ."""
 
 
 def build_optimizer(recipe: Recipe, weights: PackedWeights | DenseWeights, prompt: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a method over the backbone's trained part and the prompt."""
     if isinstance(weights, PackedWeights):
-        groups = _groups(recipe, {"flat": p for p in weights.parameters()}, prompt, plain=frozenset())
+        groups = _groups(
+            recipe, {f"flat/{i}": p for i, p in enumerate(weights.parameters())}, prompt, plain=frozenset()
+        )
     else:
         groups = _groups(recipe, weights.named_parameters(), prompt, plain=weights.backbone.norms)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

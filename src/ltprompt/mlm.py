@@ -66,8 +66,10 @@ class History:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> History:
         """Build the history from what `to_json` returned."""
-        losses = [[(int(step), float(loss)) for step, loss in data[key]] for key in ("training_loss", "held_out_loss")]
-        return cls(*losses, data["tokens_trained"], data["kept_step"])
+        training, held_out = (
+            [(int(step), float(loss)) for step, loss in data[key]] for key in ("training_loss", "held_out_loss")
+        )
+        return cls(training, held_out, data["tokens_trained"], data["kept_step"])
 
 
 @dataclass(frozen=True)
@@ -396,7 +398,7 @@ def mlm_step(
     for ids, attention, wanted in masked_batches(inputs, targets, pad_id, backbone.device):
         with compute.autocast():
             loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += float(loss.detach())
     trainee.pull_back(theta, l1 / backbone.untied_size)
     torch.nn.utils.clip_grad_norm_(trainee.all(), clip)

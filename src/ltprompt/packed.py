@@ -1,8 +1,8 @@
 """The packed ticket: its entries as one flat vector with one flat gradient, trained by one fused optimizer call.
 
-The model keeps its own tensors for the forward pass. After each dense gradient is ready, a hook adds its ticket entries to the
-flat gradient and frees the rest; after each optimizer step the new values are scattered back. So gradients, optimizer
-state and snapshots exist for the ticket's entries alone, and everything outside the ticket cannot move.
+The model keeps its own tensors for the forward pass. As soon as a dense gradient is ready, a hook adds its ticket
+entries to the flat gradient and frees the rest; after each optimizer step the new values are scattered back. So
+optimizer state and snapshots exist for the ticket's entries alone, and everything outside the ticket cannot move.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class PackedWeights:
     original: the same entries of θ, in the weights' dtype; what is written back at the end is these, bit for bit.
 
     Word embeddings: only the rows of `words` (training tokens) are looked up in training, from a compact table. The
-    model's own matrix stays θ, so that its other use as output matrix is untouched; with a `tied` ticket the output rows
-    are the table's too and move with it.
+    model's own matrix stays θ, so that its other use as output matrix is untouched; with a `tied` ticket the output
+    rows are the table's too and move with it.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class PackedWeights:
         self.flat.grad.zero_()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return embeddings [..., w]: of training words, differentiable, while gradients are on; of any words without."""
+        """Return embeddings [..., w]: with gradients on, of training words, differentiable; without, of any words."""
         trained = functional.embedding(self.place[ids], self.table)
         if torch.is_grad_enabled():
             return trained
@@ -147,7 +147,9 @@ class PackedWeights:
     def _slots(self, ticket: Ticket | None) -> dict[str, Slot]:
         slots: dict[str, Slot] = {}
         start = 0
-        for name in ticket.bitmaps if ticket else ():
+        if ticket is None:
+            return slots
+        for name in ticket.bitmaps:
             words = name == self.backbone.word_name
             tensor = self.table if words else self.backbone.parameters[name]
             index = self._table_index(ticket.bitmaps[name]) if words else ticket.indices(name)

@@ -50,8 +50,8 @@ def find_scores(
     """Run stage 1: fine-tune on `texts` with masked language modelling and score every eligible parameter.
 
     texts: lines, as `corpus.read_lines` gives them. out: folder for scores.safetensors and scores.json; a checkpoint is
-    kept there at every evaluation, and `resume` goes on from it. watcher: hears of every step. The backbone is unchanged
-    afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
+    kept there at every evaluation, and `resume` goes on from it. watcher: hears of every step. The backbone is
+    unchanged afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
     """
     settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
     backbone.check_length(settings.max_length)

@@ -16,7 +16,8 @@ SECONDS_BETWEEN_LINES = 15.0
 class Advance(Protocol):
     """Reports `done` more units of work, with a short text such as the loss."""
 
-    def __call__(self, done: int = 1, text: str = "") -> None: ...
+    def __call__(self, done: int = 1, text: str = "") -> None:
+        """Advance by `done` units."""
 
 
 @contextmanager

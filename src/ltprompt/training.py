@@ -114,7 +114,7 @@ def train_step(
     """Take one optimizer step on the examples numbered in `batch` and return the mean loss.
 
     The batch runs in length-sorted micro-batches whose losses are divided by the whole batch's size: one gradient. The
-    prompt is encoded once; its gradient is collected over the micro-batches and sent back through the encoder at the end.
+    prompt is encoded once; its gradient is collected over the micro-batches and goes back through the encoder once.
     """
     reader.backbone.model.train()
     weights.zero_grad()
@@ -127,9 +127,9 @@ def train_step(
         logits = reader.logits([train.examples[i] for i in chosen], leaf, weights.embed, weights.output_rows())
         labels = torch.from_numpy(train.labels[chosen]).to(logits.device)
         loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += float(loss.detach())
-    vectors.backward(leaf.grad)  # type: ignore[no-untyped-call]
+    vectors.backward(leaf.grad)
     torch.nn.utils.clip_grad_norm_(trained_tensors(optimizer), clip)
     if math.isfinite(total):
         optimizer.step()
@@ -139,8 +139,9 @@ def train_step(
 
 @torch.no_grad()
 def fold(prompt: PromptEncoder) -> Tensor:
-    """Return the prompt's vectors [n, w] as they are evaluated and saved: in fp32 (float64 stays), without a gradient."""
-    return prompt().detach()
+    """Return the prompt's vectors [n, w] as they are evaluated and saved: in the masters' precision, no gradient."""
+    vectors: Tensor = prompt()
+    return vectors.detach()
 
 
 def _accuracy(reader: Reader, weights: Weights, prompt: PromptEncoder, dev: LabelledExamples) -> float:

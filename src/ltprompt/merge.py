@@ -1,0 +1,141 @@
+"""Merging: adapter and backbone as one plain Hugging Face folder, the prompt as added words of the vocabulary."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken
+from torch import Tensor
+
+from ltprompt.adapter import Adapter, revert
+from ltprompt.backbone import Backbone
+from ltprompt.errors import InputError, OutputError
+from ltprompt.pipeline import PromptClassifier
+
+# An added word must never be predicted: it stands in the input only. Small enough for fp16, too low for any softmax.
+NEVER = -1e4
+
+
+def merge(classifier: PromptClassifier, out: str | Path) -> None:
+    """Write a trained classifier as a folder that stock `from_pretrained` loads with nothing missing.
+
+    The n vectors of the folded prompt become n added words <p1> ... <pn>. Where the adapter moved the input embeddings
+    of a tied backbone alone, the output matrix and its bias are written out. README.md in the folder shows template and
+    label words. Raises `InputError` where `out` exists, `OutputError` where it cannot be written.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} already exists; choose another folder or delete it")
+    if classifier.adapter is None:
+        raise InputError("this classifier is not trained yet; call fit first or load one with from_pretrained")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        _write(classifier, classifier.adapter, temporary)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None:
+    backbone = classifier.backbone
+    words = [f"<p{number + 1}>" for number in range(len(adapter.prompt))]
+    tokenizer = copy.deepcopy(backbone.tokenizer)
+    taken = set(words) & set(tokenizer.get_vocab())
+    if taken:
+        raise InputError(f"the backbone's vocabulary already has {', '.join(sorted(taken))}; it cannot be merged into")
+    tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in words])
+    first = tokenizer.convert_tokens_to_ids(words[0])
+    revert(backbone)
+    pretrained_rows = backbone.decoder.weight.detach().clone()
+    adapter.apply(backbone)
+    untied = backbone.kept_output is not None or not backbone.tied
+    try:
+        state = merged_state(backbone, adapter.prompt, first, pretrained_rows if untied else None)
+    finally:
+        revert(backbone)
+    config = copy.deepcopy(backbone.model.config)
+    config.vocab_size = first + len(words)
+    config.tie_word_embeddings = not untied
+    config.dtype = "float32"
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "README.md").write_text(_readme(classifier, words), encoding="utf-8")
+
+
+def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor | None) -> dict[str, Tensor]:
+    """Return the state dict of the merged model, on the CPU.
+
+    The prompt's vectors stand at rows `first` and following of the input embeddings. output: the output matrix to write
+    out, or None where it is the input matrix. Biases over the vocabulary are written under every name they have, for a
+    model that is no longer tied looks for each.
+    """
+    matrix, decoder = backbone.word_embeddings.weight, backbone.decoder
+    size = first + len(prompt)
+    state = {}
+    for name, parameter in backbone.model.named_parameters(remove_duplicate=False):
+        value = parameter.detach().cpu()
+        if parameter is decoder.bias:
+            value = _longer(value, size, NEVER)
+        elif parameter is decoder.weight and output is not None and _is_output(backbone, name):
+            value = _longer(output.cpu(), size, 0.0)
+        elif parameter is matrix:
+            if _is_output(backbone, name):
+                continue  # tied: written once, under its input name
+            value = _longer(value, size, 0.0)
+            value[first:] = prompt
+        state[name] = value.clone().contiguous()
+    return state
+
+
+def _is_output(backbone: Backbone, name: str) -> bool:
+    return bool(name == f"{backbone.decoder_path}.weight")
+
+
+def _longer(value: Tensor, size: int, fill: float) -> Tensor:
+    longer = torch.full((size, *value.shape[1:]), fill, dtype=value.dtype)
+    kept = min(size, len(value))
+    longer[:kept] = value[:kept]
+    return longer
+
+
+def _readme(classifier: PromptClassifier, words: list[str]) -> str:
+    task, verbaliser, template = classifier.task, classifier.reader.verbaliser, classifier.template
+    style, language = classifier.method.style, classifier.settings.language
+    parts = ["".join(words) if part == "{prompt}" else part for part in task.template_for(style, language)]
+    shown = " ".join(parts).replace("{mask}", classifier.backbone.tokenizer.mask_token)
+    rows: list[Any] = [
+        f"| {label} | {word} | {list(ids)} |"
+        for label, word, ids in zip(verbaliser.labels, verbaliser.words, verbaliser.piece_ids, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# A masked language model with a merged prompt for the task {task.name}",
+            "",
+            f"Template: `{shown}`, at most {classifier.settings.max_length} tokens; only the text fields are cut.",
+            f"Prompt slots: {template.prompt_length}, as the added words {', '.join(words)}.",
+            *(["Trailing ASCII punctuation of each text field is stripped first."] if task.strip_punctuation else []),
+            "",
+            "| label | word | ids whose mean logit at the mask scores it |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "```python",
+            "from transformers import AutoModelForMaskedLM, AutoTokenizer",
+            "",
+            'model, tokenizer = (auto.from_pretrained(".") for auto in (AutoModelForMaskedLM, AutoTokenizer))',
+            "# Fill the template, tokenise it, and compare the logits of the ids above at the mask.",
+            "```",
+            "",
+        ]
+    )
