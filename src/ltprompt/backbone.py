@@ -25,8 +25,10 @@ from ltprompt.device import full_precision
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
+from ltprompt.quantise import load_small
 
 MINI = "mini"
+SMALL_WEIGHTS = "model.int8.safetensors"
 # Settings that name a model or say how to run it, but do not change what it computes.
 INERT_SETTINGS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 TOLERANCE = 1e-4
@@ -214,15 +216,14 @@ def load_config(name: str, revision: str | None) -> Any:
 
 
 def mini_folder() -> Path:
-    """Return the folder of the small backbone `mini`."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "models" / MINI
-    if not folder.is_dir():
-        raise InputError("the backbone 'mini' is not installed; give a hub id or a folder")
-    return folder
+    """Return the folder of the embedded backbone `mini`."""
+    return Path(__file__).resolve().parent / MINI
 
 
 def _load_model(place: str, revision: str | None) -> Any:
     config = load_config(place, revision)
+    if (Path(place) / SMALL_WEIGHTS).is_file():
+        return _load_small_model(Path(place), config)
     shown = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -247,6 +248,13 @@ def _load_model(place: str, revision: str | None) -> Any:
             f"{place} has no masked-LM head or lacks weights: {', '.join(missing[:5])} would be random; "
             "use a checkpoint saved from a masked language model"
         )
+    return model
+
+
+def _load_small_model(folder: Path, config: Any) -> Any:
+    model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    # Not strict: a tied tensor has several names in the model and one in the file, whose checksum says it is whole.
+    model.load_state_dict(load_small(folder / SMALL_WEIGHTS), strict=False)
     return model
 
 

@@ -1,0 +1,24 @@
+"""Make the embedded backbone: `python tools/embed_backbone.py FOLDER` turns a Hugging Face folder into src/ltprompt/mini."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from ltprompt.backbone import SMALL_WEIGHTS, Backbone, mini_folder
+from ltprompt.quantise import save_small
+
+
+def main(source: Path) -> None:
+    """Quantise the weights; copy configuration and tokenizer."""
+    out = mini_folder()
+    backbone = Backbone.from_pretrained(source)
+    save_small(out / SMALL_WEIGHTS, backbone.parameters)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, out / name)
+    print(f"{out / SMALL_WEIGHTS}: {(out / SMALL_WEIGHTS).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
