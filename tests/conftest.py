@@ -1,4 +1,4 @@
-"""What every test shares: no network, two threads, and the folder of real models and data where it is present."""
+"""What every test shares: no network, one thread, and the folder of real models and data where it is present."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import settings
 
 SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # toys gain nothing from more, and a busy machine loses much
 # A busy machine is no failure, and a failure must come back on the next run.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

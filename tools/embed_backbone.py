@@ -1,4 +1,4 @@
-"""Make the embedded backbone: `python tools/embed_backbone.py FOLDER` turns a Hugging Face folder into src/ltprompt/mini."""
+"""Make the embedded backbone from a Hugging Face folder: `python tools/embed_backbone.py FOLDER`."""
 
 from __future__ import annotations
 

@@ -265,6 +265,9 @@ def _first_line(error: Exception) -> str:
 def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     if not tokenizer.is_fast:
         raise BackboneError(f"{name} has no fast tokenizer (tokenizer.json); convert it with transformers first")
+    # Where the files are missing, transformers makes a tokenizer of the special tokens alone and says nothing.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise BackboneError(f"{name} has no tokenizer files; copy tokenizer.json and tokenizer_config.json there")
     for token in ("mask", "pad"):
         if getattr(tokenizer, f"{token}_token_id") is None:
             raise BackboneError(

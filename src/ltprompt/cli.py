@@ -263,6 +263,22 @@ def merge(
     _say(f"merged model in {out_dir}; README.md there says how to use it")
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for everything that the demonstration makes")] = Path(
+        "ltprompt-demo"
+    ),
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+) -> None:
+    """Show the whole method in a few minutes, offline, on an embedded backbone and data."""
+    from ltprompt.demo import demo as run
+    from ltprompt.device import resolve
+
+    run(out, resolve(device, dtype, threads))
+
+
 def main() -> int:
     """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

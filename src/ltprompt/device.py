@@ -67,8 +67,10 @@ def _available() -> str:
 
 def _checked(name: str) -> str:
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):  # torch knows more, such as meta, that cannot train
+            raise ValueError(name)
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device {name!r} is not available here; choose auto, cpu, cuda, cuda:N or mps") from error
     return name
 

@@ -283,7 +283,7 @@ def find_movement(
         _require_grad(trainee.dense.values(), True)
         try:
             run.go(evaluate_every, checkpoint, identity, watcher or Watcher())
-            return Movement(trainee.parameters, run.best or trainee.movement(theta), run.history)
+            return Movement(trainee.parameters, run.kept(), run.history)
         finally:
             _require_grad(trainee.dense.values(), False)
             backbone.model.eval()
@@ -338,8 +338,7 @@ class StageOne:
         for group in self.trainee.optimizer.param_groups:
             group["lr"] = self.lr * (1 - number / self.steps)
         loss = mlm_step(self.trainee, inputs, targets, self.theta, l1=self.l1, clip=self.clip, compute=self.compute)
-        if not math.isfinite(loss):
-            raise TrainingError(_diverged(number + 1, loss, self.lr))
+        _require_finite(loss, number + 1, self.lr)
         step = Step(number + 1, loss, sum(map(len, batch)))
         self.history.training.append((step.number, loss))
         self.history.tokens += step.tokens
@@ -348,12 +347,20 @@ class StageOne:
     def evaluate(self, number: int) -> float:
         """Evaluate on the held-out lines after step `number`, and keep the movement where it is the best to be kept."""
         loss = held_out_loss(self.trainee, self.lines, self.held, self.masking, self.seed, self.compute)
+        _require_finite(loss, number, self.lr)
         lowest = min((value for _, value in self.history.held_out), default=math.inf)
         self.history.held_out.append((number, loss))
         if self.keep == "best" and loss < lowest:
             self.history.kept_step = number
             self.best = self.trainee.movement(self.theta)
         return loss
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the movement to be kept: the best so far, else that of the weights as they are."""
+        moved = self.best or self.trainee.movement(self.theta)
+        # The last step may break the weights after its loss was taken.
+        _require_finite(sum(float(tensor.sum(dtype=torch.float64)) for tensor in moved.values()), self.steps, self.lr)
+        return moved
 
     def _save(self, path: Path, identity: str) -> None:
         tensors = self.trainee.state() | {f"best/{name}": tensor for name, tensor in self.best.items()}
@@ -411,7 +418,7 @@ def split_lines(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.n
     """Return the line numbers to train on and those held out: a random `held_out` share, at least one line each."""
     order = np.random.default_rng([seed, 2]).permutation(size)
     count = min(max(1, round(size * held_out)), size - 1) if held_out > 0 else 0
-    if size - count < 1:
+    if held_out > 0 and count < 1:
         raise InputError(f"the text has {size} usable line(s); stage 1 needs at least 2, one of them held out")
     return np.sort(order[count:]), np.sort(order[:count])
 
@@ -462,8 +469,9 @@ def _dropout_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, 4, number]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _diverged(step: int, loss: float, lr: float) -> str:
-    return (
-        f"the loss became {loss} at step {step}; nothing was written. Lower --lr (now {lr:g}), "
-        "or train with --dtype fp32"
-    )
+def _require_finite(value: float, step: int, lr: float) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss became {value} at step {step}; nothing was written. Lower --lr (now {lr:g}), "
+            "or train with --dtype fp32"
+        )

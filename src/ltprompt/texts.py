@@ -20,8 +20,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
-    """Return a ticket's size and its entries by layer (0 = embeddings) and by kind of module."""
+def show_distribution(header: Mapping[str, Any], found: Distribution, *, kinds: bool = True) -> str:
+    """Return a ticket's size and its entries by layer (0 = embeddings) and, if wished, by kind of module."""
     lines = [
         f"{found.entries:,} of {found.parameters:,} eligible parameters ({found.active_ratio:.2%}); "
         f"strategy {header['strategy']}, ratio {header['ratio']:g}, scope {header['scope']}, layers {header['layers']}",
@@ -29,8 +29,7 @@ def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
         "",
         _parts("layer", {str(layer): part for layer, part in found.by_layer.items()}),
         "",
-        _parts("module", found.by_kind),
-        "",
+        *([_parts("module", found.by_kind), ""] if kinds else []),
         "layer 0: the embeddings; enrichment: share of the ticket over share of the parameters",
     ]
     return "\n".join(lines)
