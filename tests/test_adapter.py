@@ -29,7 +29,7 @@ from toys import KINDS, toy_backbone, toy_folder, toy_model
 
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
-from ltprompt.errors import FileFormatError, InputError, LtpError, MismatchError
+from ltprompt.errors import FileFormatError, InputError, MismatchError
 from ltprompt.pipeline import PromptClassifier
 
 FILES = ("adapter.json", "adapter.safetensors")
@@ -147,7 +147,7 @@ def test_full_head_logits_of_an_applied_adapter(kind: str, trained: str) -> None
 @pytest.mark.parametrize("trained", ["ltp-decoupled", "sp"])
 def test_only_entries_that_differ_from_theta_are_stored(trained: str, tmp_path: Path) -> None:
     backbone = toy_backbone("xlm-roberta")
-    adapter = toy_adapter(backbone, trained, ratio=0.5) if False else toy_adapter(backbone, trained)
+    adapter = toy_adapter(backbone, trained)
     adapter.save(tmp_path)
     adapter.apply(backbone)
     stored = load_file(tmp_path / "adapter.safetensors")
@@ -323,23 +323,12 @@ def test_two_processes_train_the_same_bytes(trained: str, tmp_path: Path) -> Non
     toy_ticket(Backbone.from_pretrained(folder)).save(tmp_path / "t.safetensors")
     ticket = ["--ticket", "t.safetensors"] if trained == "ltp" else []
     options = ["--lr", "0.01", "--epochs", "3", "--max-length", "48", "--batch-size", "4", "--seed", "7"]
-    options += ["--threads", "2", "--dtype", "fp32", "--dev", table.name]
+    options += ["--threads", "1", "--dtype", "fp32", "--dev", table.name]
     command = [sys.executable, "-m", "ltprompt", "train", "model", "--task", "xnli", "--train", table.name]
     command += ["--method", trained, *ticket, *options]
-    running = [
-        subprocess.Popen([*command, "--out", out], cwd=tmp_path, stderr=subprocess.PIPE, env=environment(hash_seed))
-        for out, hash_seed in (("a", "1"), ("b", "2"))
-    ]
-    for process in running:
-        assert process.communicate()[1] is not None
-        assert process.returncode == 0
+    for out, hash_seed in (("a", "1"), ("b", "2")):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run([*command, "--out", out], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def environment(hash_seed: str) -> dict[str, str]:
-    return os.environ | {"PYTHONHASHSEED": hash_seed}
-
-
-def test_errors_are_of_the_one_root() -> None:
-    assert issubclass(FileFormatError, LtpError)

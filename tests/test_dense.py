@@ -36,7 +36,8 @@ def test_sp_in_single_precision(kind: str, tied: bool) -> None:
 def test_every_tensor_and_every_word_row_drifts(kind: str, tied: bool) -> None:
     toy = Toy.of(kind, tied=tied, double=False)
     found = train(toy, toy.dense(), sp_recipe())
-    assert found.changes.keys() == toy.theta.keys()
+    unused = set() if tied else {"lm_head.bias", "cls.predictions.bias"}  # an untied head uses decoder.bias alone
+    assert found.changes.keys() == toy.theta.keys() - unused
     name = toy.backbone.word_name
     assert len(found.state[name]) > len(toy.words()), "some words must be absent from training"
     assert (found.state[name] != toy.theta[name]).any(1).all()

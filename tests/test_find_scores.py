@@ -93,12 +93,12 @@ def test_a_resumed_run_equals_an_unbroken_one(kind: str, strategy: str, keep: st
 
 
 def test_the_best_before_a_break_is_kept_after_it(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"keep": "best", "lr": 0.2}
+    options: dict[str, Any] = {"keep": "best", "lr": 0.02, "steps": 30, "evaluate_every": 5}
     whole = find(toy_backbone("bert"), tmp_path / "whole", **options)
     record = json.loads((tmp_path / "whole" / "scores.json").read_text())
-    assert record["kept_step"] == 3, "the best must lie before the break for this test to tell"
+    assert record["kept_step"] < 20, "the best must lie before the break for this test to tell"
     with pytest.raises(Stop):
-        find(toy_backbone("bert"), tmp_path / "broken", watcher=Breaking(5), **options)
+        find(toy_backbone("bert"), tmp_path / "broken", watcher=Breaking(22), **options)
     resumed = find(toy_backbone("bert"), tmp_path / "broken", resume=True, **options)
     assert resumed.sha256 == whole.sha256
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")

@@ -513,7 +513,13 @@ def test_the_seed_decides_masks_and_order(monkeypatch: pytest.MonkeyPatch) -> No
     assert batches(2) != first
     originals = {originals_of(batch) for batch in recorder.batches}
     assert len(originals) == 9, "every epoch has an order of its own"
-    assert len({np.concatenate(targets).tobytes() for _, targets in recorder.batches}) == 9
+
+
+def test_a_line_is_masked_anew_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = toy_backbone("bert")
+    recorder = Recorder.on(monkeypatch)
+    run(backbone, [max(toy_lines(backbone), key=len)], steps=6)
+    assert len({targets[0].tobytes() for _, targets in recorder.batches}) == 6
 
 
 def originals_of(batch: Batch) -> tuple[bytes, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from stage2 import (
@@ -27,7 +28,7 @@ each_pair = pytest.mark.parametrize(("tied", "strategy"), PAIRS)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def both_ways(toy: Toy, ticket: Ticket | None, clip: float = 0.1) -> tuple[Trained, Plain]:
+def both_ways(toy: Toy, ticket: Ticket | None, clip: float = 0.05) -> tuple[Trained, Plain]:
     recipe = ltp_recipe(clip=clip)
     return train(toy, toy.packed(ticket), recipe), plain_ltp(toy, recipe, ticket)
 
@@ -48,7 +49,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 def test_a_ticket_trains_as_a_whole_model_under_a_mask(kind: str, tied: bool, strategy: str) -> None:
     toy = Toy.of(kind, tied=tied)
     found, plain = both_ways(toy, random_ticket(toy.backbone, 0.3, strategy))
-    assert min(plain.norms) > 0.1, "clipping must be active"
+    assert min(plain.norms) > 0.05, "clipping must be active"
     assert_same(found, plain, EXACT)
 
 
@@ -99,10 +100,11 @@ def test_prompt_only_is_a_prompt_on_a_frozen_model(kind: str) -> None:
     assert all((tensor != start[name]).any() for name, tensor in found.prompt.state_dict().items())
 
 
-def test_the_batches_of_these_tests_fall_into_micro_batches() -> None:
-    toy = Toy.of("bert")
-    for batch in batches(len(toy.train), ltp_recipe()):
-        assert len(micro_batches(toy.train.labels[batch] * 0 + [len(toy.train.examples[i].ids) for i in batch])) > 1
+@each_kind
+def test_the_batches_of_these_tests_fall_into_micro_batches(kind: str) -> None:
+    toy = Toy.of(kind)
+    for batch in list(batches(len(toy.train), ltp_recipe()))[:3]:
+        assert len(micro_batches(np.array([len(toy.train.examples[i].ids) for i in batch]))) > 1
 
 
 @each_kind

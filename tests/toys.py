@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import toy_tokenizers
 import torch
+import toy_tokenizers
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from ltprompt.backbone import Backbone

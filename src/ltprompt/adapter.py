@@ -19,7 +19,9 @@ from ltprompt.files import (
     ADAPTER_TENSORS,
     FORMAT_VERSION,
     TensorFile,
+    canonical_json,
     read_json,
+    sha256,
     write_json,
     write_tensors,
 )
@@ -80,23 +82,26 @@ class Adapter:
                 raise MismatchError(f"the adapter changes {name} {shape}, which {backbone.name} does not have")
 
     def save(self, directory: Path) -> None:
-        """Write adapter.safetensors and adapter.json; the second completes the first and names its checksum."""
+        """Write adapter.safetensors and adapter.json; each holds the other's checksum, and the second comes last."""
         tensors: dict[str, Tensor] = {PROMPT: self.prompt}
         tensors |= {ENCODER + name: tensor for name, tensor in self.prompt_encoder.items()}
         for change in self.changes:
             tensors |= _packed(change, self.shapes[change.name])
-        header = {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "fingerprint": self.fingerprint}
+        record = {key: getattr(self, key) for key in _RECORDED} | {"format": FORMAT_VERSION}
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        header = {"shapes": shapes, "record_sha256": sha256(canonical_json(record))}
         digest = write_tensors(directory / ADAPTER_TENSORS, KIND, tensors, header)
-        write_json(directory / ADAPTER_RECORD, self._json() | {"format": FORMAT_VERSION, "tensors_sha256": digest})
+        write_json(directory / ADAPTER_RECORD, record | {"tensors_sha256": digest})
 
     @classmethod
     def load(cls, directory: Path) -> Adapter:
         """Read and check what `save` wrote. Raises `InputError` or `FileFormatError` with what is wrong."""
         directory = Path(directory)
         record = read_record(directory)
+        tensors_sha256 = record.pop("tensors_sha256", None)
         with TensorFile(directory / ADAPTER_TENSORS, KIND) as file:
             file.verify()
-            if file.metadata["sha256"] != record.get("tensors_sha256"):
+            if file.metadata["sha256"] != tensors_sha256:
                 raise FileFormatError(
                     f"{directory}: {ADAPTER_RECORD} and {ADAPTER_TENSORS} are of different trainings; copy both again"
                 )
@@ -106,13 +111,10 @@ class Adapter:
             if prompt.ndim != 2 or not prompt.isfinite().all():
                 raise file.damaged("the prompt is not a matrix of finite numbers")
             changes = tuple(_unpacked(file, name, shape) for name, shape in shapes.items())
+        if sha256(canonical_json(record)) != file.metadata.get("record_sha256"):
+            raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered; copy it again or train anew")
         fields = {key: record[key] for key in _RECORDED}
-        if fields["fingerprint"] != file.metadata["fingerprint"]:
-            raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered: its fingerprint is not the adapter's")
         return cls(changes=changes, shapes=shapes, prompt=prompt, prompt_encoder=encoder, **fields)
-
-    def _json(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in _RECORDED}
 
 
 _RECORDED = ("moves_output", "fingerprint", "backbone", "revision", "settings", "record")

@@ -61,12 +61,13 @@ def scores(
     """Find the scores: fine-tune on text and measure how far every parameter moves (once for a backbone)."""
     from ltprompt.config import ScoresSettings
     from ltprompt.corpus import read_lines
-    from ltprompt.pipeline import check_scores_place, find_scores
+    from ltprompt.files import SCORES_TENSORS
+    from ltprompt.pipeline import check_place, find_scores
     from ltprompt.watching import stage_one_bar
 
     given = _given(strategy=strategy, epochs=epochs, batch_size=batch_size, lr=lr, l1=l1, max_length=max_length)
     settings = ScoresSettings.of(**given, **_given(steps=steps, evaluate_every=evaluate_every, keep=keep, seed=seed))
-    check_scores_place(out, resume)
+    check_place(out, SCORES_TENSORS, "finished scores")
     lines = read_lines(text)
     loaded, compute = _load(backbone, revision, device, dtype, threads)
     with stage_one_bar() as watcher:
@@ -160,13 +161,15 @@ def train(
 ) -> None:
     """Train a prompt, and the ticket's parameters, on a few labelled examples."""
     from ltprompt.config import TrainSettings
-    from ltprompt.pipeline import PromptClassifier
+    from ltprompt.files import ADAPTER_RECORD
+    from ltprompt.pipeline import PromptClassifier, check_place
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.ticket import Ticket
 
     given = _given(epochs=epochs, batch_size=batch_size, lr=lr, prompt_lr=prompt_lr, schedule=schedule)
     given |= _given(prompt_length=prompt_length, max_length=max_length, language=language, seed=seed)
     settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
+    check_place(out, ADAPTER_RECORD, "an adapter")
     found_task = load_task(task)
     rows = read_rows(train, found_task)
     dev_rows = None if dev is None else read_rows(dev, found_task)

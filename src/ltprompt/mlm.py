@@ -22,6 +22,7 @@ from ltprompt.files import TensorFile, write_tensors
 from ltprompt.originals import originals, restore
 from ltprompt.rows import GrowingRows
 from ltprompt.ticket import STRATEGIES
+from ltprompt.tokens import special_ids
 
 IGNORED = -100
 # Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
@@ -98,9 +99,8 @@ class Masking:
     def of(cls, backbone: Backbone, probability: float = 0.15) -> Masking:
         """Return the masking for a backbone's tokenizer."""
         tokenizer = backbone.tokenizer
-        special = tuple(sorted(tokenizer.all_special_ids))
-        rows = backbone.word_embeddings.num_embeddings
-        return cls(tokenizer.mask_token_id, tokenizer.pad_token_id, special, rows, probability)
+        special = tuple(sorted(special_ids(tokenizer)))
+        return cls(tokenizer.mask_token_id, tokenizer.pad_token_id, special, len(tokenizer), probability)
 
     def apply(
         self, lines: Sequence[np.ndarray], generator: np.random.Generator

@@ -21,7 +21,7 @@ from ltprompt.dense import DenseWeights
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
 from ltprompt.evaluation import Measures, Reader, mean_measures, measure, softmax
-from ltprompt.files import SCORES_CHECKPOINT, SCORES_TENSORS, canonical_json, sha256
+from ltprompt.files import SCORES_CHECKPOINT, canonical_json, sha256
 from ltprompt.methods import Method, Recipe, build_optimizer, find_method
 from ltprompt.mlm import Movement, Watcher, find_movement, split_lines
 from ltprompt.originals import originals
@@ -330,10 +330,10 @@ class PromptClassifier:
         return softmax(self.reader.predict(self.template.encode(rows.texts), prompt, on_batch=on_examples))
 
 
-def check_scores_place(out: Path, resume: bool) -> None:
-    """Raise `InputError` where stage 1 would overwrite finished scores."""
-    if (out / SCORES_TENSORS).exists() and not resume:
-        raise InputError(f"{out} already holds scores; choose another --out or delete it")
+def check_place(out: str | Path, file: str, what: str) -> None:
+    """Raise `InputError` where a finished result would be overwritten; the commands ask before their long work."""
+    if (Path(out) / file).exists():
+        raise InputError(f"{out} already holds {what}; use it, choose another --out, or delete it")
 
 
 def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -> Ticket | None:
