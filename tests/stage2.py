@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,23 +25,14 @@ from ltprompt.ticket import Ticket
 from ltprompt.training import Epoch, LabelledExamples, tune
 from ltprompt.verbaliser import Verbaliser
 
+torch.set_num_threads(1)  # toys have nothing to share out, and on a busy machine threads wait for each other
+
 CPU = Compute(torch.device("cpu"))
 # One word of several pieces in both tokenizers, none of whose pieces stands in a text.
 WORDS = {"yes": "right", "perhaps": "zqz", "no": "wrong"}
 TEMPLATE = ("{premise}", ".", "{hypothesis}", "?", "{prompt}", "{mask}", ".")
 TEXT = ("good", "bad", "the", "cat", "sat", "on", "a", "mat")
 SEED = 3
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run on one thread: toys have nothing to share out, and on a busy machine threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -135,7 +125,6 @@ class Trained:
     rates: list[list[float]]
 
 
-@one_thread()
 def train(
     toy: Toy,
     weights: PackedWeights | DenseWeights,
@@ -219,7 +208,6 @@ def plain_pieces(tokenizer: Any) -> list[list[int]]:
     return found
 
 
-@one_thread()
 def plain_training(
     toy: Toy,
     recipe: Recipe,

@@ -21,7 +21,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from ltprompt.backbone import Backbone
+from ltprompt.backbone import Backbone, load_tokenizer
 from ltprompt.errors import BackboneError, InputError
 
 XLMR_BASE = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -67,7 +67,8 @@ def test_eligible_are_input_embeddings_and_layers_without_norms_and_head(kind: s
     names = [p.name for p in backbone.eligible]
     assert not [name for name in names if "LayerNorm" in name or "head" in name or "cls" in name or "decoder" in name]
     norms = {name for name, _ in backbone.model.named_parameters() if "LayerNorm" in name or "layer_norm" in name}
-    assert norms and norms <= backbone.norms
+    assert norms
+    assert norms <= backbone.norms
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -253,6 +254,11 @@ def test_copies_in_fp32_and_fp16_have_one_fingerprint(kind: str, tmp_path: Path)
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backbone_in_memory_and_the_same_from_a_folder_have_one_fingerprint(kind: str, tmp_path: Path) -> None:
+    assert Backbone.from_pretrained(toy_folder(kind, tmp_path)).fingerprint == toy_backbone(kind).fingerprint
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -319,3 +325,17 @@ def test_a_model_with_one_layer_list_of_other_modules_is_no_obstacle() -> None:
     model = BertForMaskedLM(config)
     model.bert.extra = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     assert Backbone(model, toy_tokenizer("bert")).layers is model.bert.encoder.layer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokenizer_alone_needs_no_weights(kind: str, tmp_path: Path) -> None:
+    folder = toy_folder(kind, tmp_path)
+    whole = Backbone.from_pretrained(folder).tokenizer
+    (folder / "model.safetensors").unlink()
+    assert load_tokenizer(folder).backend_tokenizer.to_str() == whole.backend_tokenizer.to_str()
+    with pytest.raises(InputError, match=r"no backbone at .*absent"):
+        load_tokenizer(tmp_path / "absent")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(BackboneError, match="tokenizer"):
+        load_tokenizer(folder)

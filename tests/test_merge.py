@@ -107,9 +107,7 @@ def test_a_stock_load_misses_nothing(case: tuple[str, str, bool], merged: dict[A
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_merged_logits_are_those_of_the_applied_adapter(
-    case: tuple[str, str, bool], merged: dict[Any, Merged]
-) -> None:
+def test_merged_logits_are_those_of_the_applied_adapter(case: tuple[str, str, bool], merged: dict[Any, Merged]) -> None:
     given = merged[case]
     backbone, adapter = given.classifier.backbone, given.classifier.adapter
     assert adapter is not None

@@ -81,6 +81,8 @@ HEAD = "premise\thypothesis\tlabel\n"
         ("a.tsv", HEAD, "has no rows"),
         ("a.tsv", "", "a.tsv is empty; it needs a header with premise, hypothesis, label"),
         ("a.tsv", "premise\tlabel\na\tneutral\n", "line 1: no column 'hypothesis'; found premise, label"),
+        ("a.tsv", "premise\thypotesis\tlabel\n", "label; did you mean 'hypotesis'\\? rename it in the table or in"),
+        ("a.jsonl", '{"premise": "a", "hypothesis": "b", "labl": "neutral"}', "line 1: no column 'label'; .* 'labl'"),
         ("a.tsv", "premise\tpremise\thypothesis\tlabel\n", "more than one column 'premise'"),
         ("a.tsv", HEAD.encode() + b"a\tb\tneutral\na\t\xe9\tneutral\n", "line 3: byte 0xe9 is not UTF-8"),
         ("a.csv", 'premise,hypothesis,label\na,b,neutral\n"a,b,neutral\n', "line 3: not valid CSV"),

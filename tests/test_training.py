@@ -161,6 +161,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_mend(monkeypatch: pytest.
     assert all(torch.equal(tensor, toy.theta[name]) for name, tensor in theta_of(toy.backbone).items())
 
 
+@pytest.mark.parametrize("method", ["ltp", "sp"])
+def test_a_last_step_that_overflows_is_noticed_too(method: str) -> None:
+    with pytest.raises(
+        TrainingError, match=r"trained values became infinite at step 1; nothing was written\. Lower --lr"
+    ):
+        tuned({"ltp": ltp_recipe, "sp": sp_recipe}[method](lr=1e39, epochs=1), method, examples=8)
+
+
 @pytest.mark.parametrize("method", ["ltp", "prompt-only", "sp"])
 def test_the_backbone_is_as_pretrained_whatever_happens_while_fitting(method: str) -> None:
     backbone = toy_backbone("bert", layers=2)

@@ -16,8 +16,6 @@ from ltprompt.pipeline import PromptClassifier
 from ltprompt.scores import Scores
 from ltprompt.ticket import Ticket
 
-torch.set_num_threads(1)  # toys are too small to share out: two threads wait for each other on a busy machine
-
 LABELS = ("entailment", "neutral", "contradiction")
 TRAIN = [
     {"premise": "the cat sat on a mat", "hypothesis": "the cat sat", "label": "entailment"},

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change
-from ltprompt.errors import FileFormatError, InputError, MismatchError
+from ltprompt.errors import FileFormatError, InputError, MismatchError, OutputError
 from ltprompt.files import (
     ADAPTER_RECORD,
     ADAPTER_TENSORS,
@@ -91,7 +91,11 @@ class Adapter:
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
         header = {"shapes": shapes, "record_sha256": sha256(canonical_json(record))}
         digest = write_tensors(directory / ADAPTER_TENSORS, KIND, tensors, header)
-        write_json(directory / ADAPTER_RECORD, record | {"tensors_sha256": digest})
+        try:
+            write_json(directory / ADAPTER_RECORD, record | {"tensors_sha256": digest})
+        except OutputError:
+            (directory / ADAPTER_TENSORS).unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, directory: Path) -> Adapter:

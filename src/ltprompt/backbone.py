@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
@@ -70,13 +71,10 @@ class Backbone:
         Raises `BackboneError` where the checkpoint has no masked-LM head or cannot be used, `InputError` where it
         cannot be found.
         """
-        place = mini_folder() if str(name) == MINI else name
-        model = _load_model(str(place), revision)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(place), revision=revision, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise BackboneError(f"{name} has no tokenizer that transformers can read: {_first_line(error)}") from error
-        _check_tokenizer(tokenizer, model, str(name))
+        place = _place(name)
+        model = _load_model(place, revision)
+        tokenizer = load_tokenizer(name, revision)
+        _check_rows(tokenizer, model, str(name))
         folder = Path(place).is_dir() and str(name) != MINI
         label = str(Path(place).resolve()) if folder else str(name)
         return cls(model.to(device), tokenizer, name=label, revision=revision)
@@ -191,6 +189,10 @@ class Backbone:
         ids = torch.tensor([[low, low + 1, low + 2, low + 3], [low + 2, low, pad, pad]], device=self.device)
         attention = (ids != pad).long()
         stock = self.model(input_ids=ids, attention_mask=attention).logits
+        if not stock.isfinite().all():
+            raise BackboneError(
+                f"{self.name or 'the model'} has weights that are not finite; copy the checkpoint again"
+            )
         hidden = self.encode(self.word_embeddings(ids), attention)
         real = attention.bool()
         ours, words = self.logits(hidden[real]), torch.arange(3, device=self.device)
@@ -215,9 +217,28 @@ def load_config(name: str, revision: str | None) -> Any:
         ) from error
 
 
+def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
+    """Return the fast tokenizer of a hub id, folder or ``mini``, without its model.
+
+    Raises `InputError` where there is no backbone, `BackboneError` where its tokenizer cannot be used.
+    """
+    place = _place(name)
+    load_config(place, revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{name} has no tokenizer that transformers can read: {_first_line(error)}") from error
+    _check_tokenizer(tokenizer, str(name))
+    return tokenizer
+
+
 def mini_folder() -> Path:
     """Return the folder of the embedded backbone `mini`."""
     return Path(__file__).resolve().parent / MINI
+
+
+def _place(name: str | Path) -> str:
+    return str(mini_folder() if str(name) == MINI else name)
 
 
 def _load_model(place: str, revision: str | None) -> Any:
@@ -238,7 +259,7 @@ def _load_model(place: str, revision: str | None) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"{place} cannot be loaded as a masked language model: {_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(shown)
@@ -262,7 +283,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
-def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+def _check_tokenizer(tokenizer: Any, name: str) -> None:
     if not tokenizer.is_fast:
         raise BackboneError(f"{name} has no fast tokenizer (tokenizer.json); convert it with transformers first")
     # Where the files are missing, transformers makes a tokenizer of the special tokens alone and says nothing.
@@ -273,6 +294,9 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
             raise BackboneError(
                 f"the tokenizer of {name} has no {token} token; use a masked language model's tokenizer"
             )
+
+
+def _check_rows(tokenizer: Any, model: Any, name: str) -> None:
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise BackboneError(f"the tokenizer of {name} has {len(tokenizer)} tokens but the model only {rows} rows")

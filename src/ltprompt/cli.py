@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ltprompt.cli_task import split, task_app
 from ltprompt.errors import InputError, LtpError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut, inspect and compare tickets.")
 app.add_typer(ticket_app, name="ticket")
+app.add_typer(task_app, name="task")
+app.command()(split)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 Dtype = Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")]
@@ -151,7 +154,7 @@ def train(
     schedule: Annotated[str | None, typer.Option(help="constant or linear decay [constant]")] = None,
     prompt_length: Annotated[int | None, typer.Option(help="pseudo-tokens [4]")] = None,
     max_length: Annotated[int | None, typer.Option(help="tokens an example [256]")] = None,
-    language: Annotated[str | None, typer.Option(help="language of label words and pattern [en]")] = None,
+    language: Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")] = None,
     seed: Annotated[int | None, typer.Option(help="of the prompt's start, order and dropout [0]")] = None,
     keep_prompt_encoder: Annotated[bool, typer.Option(help="save the prompt's encoder too, to train on")] = False,
     revision: Revision = None,
@@ -326,9 +329,10 @@ def _classifier(directory: Path, backbone: str | None, device: str, dtype: str, 
 def _adapter_task(directory: Path) -> Any:
     """Return the task of an adapter without loading its backbone, so that bad tables are refused at once."""
     from ltprompt.adapter import read_record
-    from ltprompt.tasks import Task
+    from ltprompt.files import ADAPTER_RECORD
+    from ltprompt.tasks import parse_task
 
-    return Task.model_validate(read_record(directory)["settings"]["task"])
+    return parse_task(read_record(directory)["settings"]["task"], str(directory / ADAPTER_RECORD))
 
 
 def _languages(data: list[str]) -> dict[str, Path]:

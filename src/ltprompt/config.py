@@ -59,8 +59,9 @@ class TrainSettings(Settings):
     """Stage 2. What is None comes from the method's recipe.
 
     epochs, batch_size, lr, schedule: of the optimisation. prompt_lr: the prompt's own rate; lr where it is None.
-    prompt_length: pseudo-tokens. max_length: tokens an example. language: whose words and pattern are used. seed: of
-    the prompt's initial values, order and dropout. keep_prompt_encoder: save the unfolded prompt too.
+    prompt_length: pseudo-tokens. max_length: tokens an example. language: whose words and pattern are used; None is
+    the task's own default. seed: of the prompt's initial values, order and dropout. keep_prompt_encoder: save the
+    unfolded prompt too.
     """
 
     epochs: Positive | None = None
@@ -70,6 +71,6 @@ class TrainSettings(Settings):
     schedule: Literal["constant", "linear"] | None = None
     prompt_length: Positive = 4
     max_length: Positive = 256
-    language: str = "en"
+    language: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     keep_prompt_encoder: bool = False

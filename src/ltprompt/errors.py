@@ -37,6 +37,10 @@ class OutputError(LtpError):
 def choices(value: str, known: Iterable[str]) -> str:
     """Return the tail of an error about an unknown name: the nearest known one and all the choices."""
     names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}choose from {', '.join(names)}"
+    return f"{nearest(value, names)}choose from {', '.join(names)}"
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Return the question for the known name nearest to an unknown one, ended by a space; empty where none is near."""
+    near = difflib.get_close_matches(str(value), [str(name) for name in known], n=1)
+    return f"did you mean {near[0]!r}? " if near else ""

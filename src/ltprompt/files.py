@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ SCORES_RECORD = "scores.json"
 SCORES_CHECKPOINT = "checkpoint.safetensors"
 ADAPTER_TENSORS = "adapter.safetensors"
 ADAPTER_RECORD = "adapter.json"
+SPLIT_TRAIN = "train.{shots}.jsonl"
+SPLIT_DEV = "dev.{shots}.jsonl"
+SPLIT_REST = "rest.jsonl"
 
 
 def canonical_json(data: Any) -> str:
@@ -63,6 +67,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; flush its files and rename it to `path` when the block succeeds.
+
+    `path` must not exist. When the block fails nothing is left behind.
+    Raises `OutputError` where the file system refuses, for instance with no space left.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+            file.chmod(0o666 & ~_umask())
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

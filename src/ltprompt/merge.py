@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from torch import Tensor
 
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
-from ltprompt.errors import InputError, OutputError
+from ltprompt.errors import InputError
+from ltprompt.files import atomic_folder
 from ltprompt.pipeline import PromptClassifier
 
 # An added word must never be predicted: it stands in the input only. Small enough for fp16, too low for any softmax.
@@ -34,16 +33,8 @@ def merge(classifier: PromptClassifier, out: str | Path) -> None:
         raise InputError(f"{out} already exists; choose another folder or delete it")
     if classifier.adapter is None:
         raise InputError("this classifier is not trained yet; call fit first or load one with from_pretrained")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        _write(classifier, classifier.adapter, temporary)
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(out) as folder:
+        _write(classifier, classifier.adapter, folder)
 
 
 def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None:
@@ -56,11 +47,11 @@ def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None
     tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in words])
     first = tokenizer.convert_tokens_to_ids(words[0])
     revert(backbone)
-    pretrained_rows = backbone.decoder.weight.detach().clone()
     adapter.apply(backbone)
     untied = backbone.kept_output is not None or not backbone.tied
     try:
-        state = merged_state(backbone, adapter.prompt, first, pretrained_rows if untied else None)
+        output = backbone.output_rows(torch.arange(backbone.decoder.out_features))[0] if untied else None
+        state = merged_state(backbone, adapter.prompt, first, output)
     finally:
         revert(backbone)
     config = copy.deepcopy(backbone.model.config)
@@ -85,7 +76,7 @@ def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor 
     state = {}
     for name, parameter in backbone.model.named_parameters(remove_duplicate=False):
         value = parameter.detach().cpu()
-        if parameter is decoder.bias:
+        if decoder.bias is not None and name in _vocabulary_biases(backbone):
             value = _longer(value, size, NEVER)
         elif parameter is decoder.weight and output is not None and _is_output(backbone, name):
             value = _longer(output.cpu(), size, 0.0)
@@ -102,6 +93,12 @@ def _is_output(backbone: Backbone, name: str) -> bool:
     return bool(name == f"{backbone.decoder_path}.weight")
 
 
+def _vocabulary_biases(backbone: Backbone) -> tuple[str, str]:
+    """Return the names a bias over the vocabulary may have: the decoder's, and its head's, which is apart if untied."""
+    head = backbone.decoder_path.rpartition(".")[0]
+    return f"{backbone.decoder_path}.bias", f"{head}.bias"
+
+
 def _longer(value: Tensor, size: int, fill: float) -> Tensor:
     longer = torch.full((size, *value.shape[1:]), fill, dtype=value.dtype)
     kept = min(size, len(value))
@@ -111,7 +108,7 @@ def _longer(value: Tensor, size: int, fill: float) -> Tensor:
 
 def _readme(classifier: PromptClassifier, words: list[str]) -> str:
     task, verbaliser, template = classifier.task, classifier.reader.verbaliser, classifier.template
-    style, language = classifier.method.style, classifier.settings.language
+    style, language = classifier.method.style, classifier.language
     parts = ["".join(words) if part == "{prompt}" else part for part in task.template_for(style, language)]
     shown = " ".join(parts).replace("{mask}", classifier.backbone.tokenizer.mask_token)
     rows: list[Any] = [

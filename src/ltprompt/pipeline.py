@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -171,10 +172,11 @@ class PromptClassifier:
         self.compute = compute or resolve(str(backbone.device))
         self.ticket = _checked_ticket(self.method, ticket, backbone)
         backbone.check_length(self.settings.max_length)
-        words = self.task.words_for(self.settings.language)
+        self.language = self.settings.language or self.task.default_language
+        words = self.task.words_for(self.language)
         self.reader = Reader(backbone, Verbaliser.build(words, backbone.tokenizer), self.compute)
         self.template = Template.build(
-            self.task.template_for(self.method.style, self.settings.language),
+            self.task.template_for(self.method.style, self.language),
             self.task.columns,
             backbone.tokenizer,
             prompt_length=self.settings.prompt_length,
@@ -202,6 +204,10 @@ class PromptClassifier:
 
         The backbone's weights are θ again afterwards; what was learnt is in `adapter`.
         """
+        if self.method.trains == "ticket" and self.ticket is None:
+            raise InputError(
+                f"method {self.method.name!r} trains a ticket; give one with --ticket, or use method 'prompt-only'"
+            )
         rows = rows_from(train, self.task)
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
@@ -331,9 +337,13 @@ class PromptClassifier:
 
 
 def check_place(out: str | Path, file: str, what: str) -> None:
-    """Raise `InputError` where a finished result would be overwritten; the commands ask before their long work."""
-    if (Path(out) / file).exists():
+    """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
+    out = Path(out)
+    if (out / file).exists():
         raise InputError(f"{out} already holds {what}; use it, choose another --out, or delete it")
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another --out")
 
 
 def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -> Ticket | None:

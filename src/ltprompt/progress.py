@@ -21,11 +21,14 @@ class Advance(Protocol):
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str = "step") -> Iterator[Advance]:
-    """Yield the function that advances a bar over `total` units of work, with rate and time left."""
+def bar(title: str, total: int, unit: str = "step", first: int = 0) -> Iterator[Advance]:
+    """Yield the function that advances a bar over `total` units of work, with rate and time left.
+
+    first: units that were done before; they count in neither rate nor time left.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(console, title, total, unit)
+        yield _Lines(console, title, total, unit, first)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -38,7 +41,7 @@ def bar(title: str, total: int, unit: str = "step") -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(title, total=total, text="", rate="")
+        task = progress.add_task(title, total=total, completed=first, text="", rate="")
         start, so_far = time.monotonic(), 0
 
         def advance(done: int = 1, text: str = "") -> None:
@@ -52,9 +55,9 @@ def bar(title: str, total: int, unit: str = "step") -> Iterator[Advance]:
 class _Lines:
     """Prints a line every few seconds and at the end, for logs."""
 
-    def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
+    def __init__(self, console: Console, title: str, total: int, unit: str, first: int) -> None:
         self.console, self.title, self.total, self.unit = console, title, total, unit
-        self.done = 0
+        self.first = self.done = first
         self.start = self.printed = time.monotonic()
 
     def __call__(self, done: int = 1, text: str = "") -> None:
@@ -64,11 +67,12 @@ class _Lines:
             return
         self.printed = now
         spent = now - self.start
-        left = spent * (self.total - self.done) / max(self.done, 1)
-        parts = [f"{self.title} {self.done}/{self.total}", _rate(self.done, self.start, self.unit), text]
+        own = self.done - self.first
+        left = spent * (self.total - self.done) / max(own, 1)
+        parts = [f"{self.title} {self.done}/{self.total}", _rate(own, self.start, self.unit), text]
         self.console.print(
             ", ".join([part for part in parts if part] + [f"{spent:.0f} s spent", f"{left:.0f} s left"]),
-            highlight=False, soft_wrap=True,
+            highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ltprompt.distribution import Comparison, Distribution, Part
     from ltprompt.pipeline import Evaluation
+    from ltprompt.task_report import TableReport, TaskReport
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -66,6 +67,64 @@ def show_evaluation(found: Evaluation) -> str:
         confusion = [[gold, *map(str, row)] for gold, row in zip(found.labels, part.confusion, strict=True)]
         parts.append(table([f"{language}: gold \\ predicted", *found.labels], confusion))
     return "\n\n".join(parts)
+
+
+def show_task_report(found: TaskReport) -> str:
+    """Return a task as a tokenizer sees it: templates, label words and, by table, labels, lengths and splitting."""
+    blocks = [f"task {found.task} on the tokenizer of {found.backbone}; label words and pattern in {found.language!r}"]
+    for style, filled in found.templates.items():
+        tokens = " ".join(filled.tokens)
+        blocks.append(f"{style} template\n  {filled.text}\n  {len(filled.tokens)} tokens: {tokens}")
+    words = [[label, word.word, " ".join(word.pieces)] for label, word in found.words.items()]
+    blocks.append("\n".join([table(["label", "word", "scored by"], words), *(f"note: {note}" for note in found.notes)]))
+    if not found.tables:
+        return "\n\n".join([*blocks, "add --data TABLE for lengths, label counts and how your language is split"])
+    blocks.append("\n".join(f"{part.name}: {_rows_and_labels(part)}" for part in found.tables))
+    blocks.append(_lengths(found))
+    blocks.append(_splitting(found))
+    blocks.append("\n".join(f"{part.name}: {part.advice}" for part in found.tables))
+    return "\n\n".join(blocks)
+
+
+def _rows_and_labels(part: TableReport) -> str:
+    if part.labels is None:
+        return f"{part.rows:,} rows, read without labels"
+    counts = ", ".join(f"{label} {count:,}" for label, count in part.labels.items())
+    missing = [label for label, count in part.labels.items() if not count]
+    if missing:
+        verdict = f"no example of {', '.join(missing)}, so it cannot be trained on"
+    elif len(set(part.labels.values())) == 1:
+        verdict = "balanced"
+    else:
+        verdict = f"not balanced: {min(part.labels.values()):,} to {max(part.labels.values()):,} a class"
+    return f"{part.rows:,} rows; {counts} ({verdict})"
+
+
+def _lengths(found: TaskReport) -> str:
+    header = ["tokens a row, uncut", "min", "median", "95 %", "max", f"cut at {found.max_length}"]
+    rows = [
+        [
+            f"{part.name}, {style}",
+            *map(str, (length.minimum, length.median, length.percentile_95, length.maximum)),
+            f"{length.truncated:,} of {part.rows:,}",
+        ]
+        for part in found.tables
+        for style, length in part.lengths.items()
+    ]
+    return table(header, rows)
+
+
+def _splitting(found: TaskReport) -> str:
+    parts = [(part.name, part.splitting, part.times_english) for part in found.tables]
+    rows = [
+        [name, f"{part.words:,}", _two_digits(part.pieces_a_word), _two_digits(times), f"{part.unknown_share:.1%}"]
+        for name, part, times in [*parts, ("English (embedded)", found.english, 1.0)]
+    ]
+    return table(["how texts are split", "words", "pieces a word", "times English", "unknown"], rows)
+
+
+def _two_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _parts(name: str, parts: Mapping[str, Part]) -> str:

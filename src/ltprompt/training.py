@@ -66,7 +66,7 @@ def tune(
     """Train, and leave `weights` and `prompt` at the epoch with the best dev accuracy, the earliest of equals.
 
     Without a dev set the last epoch is left. Returns all epochs and the number of the one that is left.
-    Raises `TrainingError` where the loss is no longer finite.
+    Raises `TrainingError` where the loss, or what is left, is no longer finite.
     """
     epochs: list[Epoch] = []
     best = Best()
@@ -87,7 +87,7 @@ def tune(
                 )
                 step += 1
                 if not math.isfinite(losses[-1]):
-                    raise TrainingError(_diverged(step, losses[-1], recipe))
+                    raise TrainingError(_diverged(f"the loss became {losses[-1]}", step, recipe))
             accuracy = _accuracy(reader, weights, prompt, dev) if dev else None
             epochs.append(Epoch(number, float(np.mean(losses)), accuracy))
             if accuracy is None or accuracy > best.accuracy:
@@ -99,6 +99,9 @@ def tune(
     if best.weights is not None and best.epoch != recipe.epochs:
         weights.load(best.weights)
         prompt.load_state_dict(best.prompt)
+    # No loss follows the last step, which may have overflowed too.
+    if not all(tensor.isfinite().all() for tensor in trained_tensors(optimizer)):
+        raise TrainingError(_diverged("trained values became infinite", step, recipe))
     return epochs, best.epoch
 
 
@@ -156,8 +159,8 @@ def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor:
         group["lr"] = rate * factor
 
 
-def _diverged(step: int, loss: float, recipe: Recipe) -> str:
+def _diverged(what: str, step: int, recipe: Recipe) -> str:
     return (
-        f"the loss became {loss} at step {step}; nothing was written. Lower --lr (now {recipe.lr:g}) "
+        f"{what} at step {step}; nothing was written. Lower --lr (now {recipe.lr:g}) "
         f"or --prompt-lr (now {recipe.prompt_lr:g}), or train with --dtype fp32"
     )

@@ -25,9 +25,9 @@ class _BarWatcher(Watcher):
         self._held_out = ""
 
     def start(self, first: int, steps: int) -> None:
-        self._advance = self._stack.enter_context(bar("stage 1", steps))
+        self._advance = self._stack.enter_context(bar("stage 1", steps, first=first))
         if first:
-            self._advance(first, f"resumed after step {first}")
+            self._advance(0, f"resumed after step {first}")
 
     def step(self, step: Step) -> None:
         assert self._advance is not None

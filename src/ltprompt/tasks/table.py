@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, choices, nearest
 from ltprompt.tasks.task import Task
 from ltprompt.textfile import existing_file, read_utf8, split_lines
 
@@ -67,15 +67,20 @@ def rows_from(rows: Rows | Sequence[Mapping[str, Any]], task: Task, labelled: bo
     return _build(records, task, labelled, "rows")
 
 
+def label_counts(rows: Rows, task: Task) -> dict[str, int]:
+    """Return label -> number of rows, every label of the task included. Raises `InputError` for unlabelled rows."""
+    if rows.labels is None:
+        raise InputError(f"{rows.name} has no labels; read it with labelled=True")
+    found = Counter(rows.labels)
+    return {label: found[index] for index, label in enumerate(task.labels)}
+
+
 def check_balance(rows: Rows, task: Task) -> str | None:
     """Return a warning with the counts where the classes differ in size, else None.
 
     Raises `InputError` where a class has no example or the rows have no labels.
     """
-    if rows.labels is None:
-        raise InputError(f"{rows.name} has no labels; read it with labelled=True")
-    found = Counter(rows.labels)
-    counts = {label: found[index] for index, label in enumerate(task.labels)}
+    counts = label_counts(rows, task)
     shown = ", ".join(f"{label} {count}" for label, count in counts.items())
     missing = [label for label, count in counts.items() if not count]
     if missing:
@@ -104,7 +109,7 @@ def _build(records: Iterable[Record], task: Task, labelled: bool, name: str) -> 
 
 def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
     if column not in record:
-        raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, record)) or 'none'}")
+        raise InputError(f"{where}: {_no_column(column, record)}")
     return record[column]
 
 
@@ -129,6 +134,14 @@ def _label(record: Mapping[str, Any], task: Task, where: str) -> int:
     if name.removeprefix("-").isdigit():
         raise InputError(f"{where}: the label {name} is a number; write label names: {', '.join(task.labels)}")
     raise InputError(f"{where}: unknown label {_show(value)}; {choices(name, task.labels)}")
+
+
+def _no_column(column: str, found: Iterable[Any]) -> str:
+    """Say that a column is missing; the mend is in the table or in the task, whichever has the wrong name."""
+    names = [str(name) for name in found]
+    hint = nearest(column, names)
+    shown = f"no column {column!r}; found {', '.join(names) or 'none'}"
+    return f"{shown}; {hint}rename it in the table or in the task" if hint else shown
 
 
 def _show(value: Any) -> str:
@@ -175,8 +188,8 @@ def _separated(
         raise InputError(f"{path} is empty; it needs a header with {', '.join(needed)}, and rows")
     for column in needed:
         if header.count(column) != 1:
-            problem = "no column" if column not in header else "more than one column"
-            raise InputError(f"{path}, line 1: {problem} {column!r}; found {', '.join(header)}")
+            problem = f"more than one column {column!r}" if column in header else _no_column(column, header)
+            raise InputError(f"{path}, line 1: {problem}")
     for line, fields in lines:
         if len(fields) != len(header):
             raise InputError(f"{path}, line {line}: {len(fields)} fields under {len(header)} columns; {hint}")

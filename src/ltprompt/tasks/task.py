@@ -21,6 +21,13 @@ from ltprompt.textfile import read_utf8
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"
 MASK = "mask"
+STARTERS = ("pairs", "single")
+# pydantic speaks of tuples and dictionaries, a YAML file of lists and keys.
+_EXPECTED = {
+    "tuple_type": "a list such as [a, b]",
+    "dict_type": "keys with values, such as {a: b}",
+    "string_type": "text in quotes",
+}
 
 
 class Task(BaseModel):
@@ -110,6 +117,13 @@ def task_names() -> list[str]:
     return sorted(_packaged())
 
 
+def starter_text(kind: str) -> str:
+    """Return a commented task file to start from: ``pairs`` of texts or ``single`` texts."""
+    if kind not in STARTERS:
+        raise InputError(f"unknown starter {kind!r}; {choices(kind, STARTERS)}")
+    return (resources.files("ltprompt.tasks") / "starters" / f"{kind}.yaml").read_text(encoding="utf-8")
+
+
 def _packaged() -> dict[str, Traversable]:
     files = resources.files("ltprompt.tasks").iterdir()
     return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
@@ -149,6 +163,8 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(step) for step in problem["loc"])
     if isinstance(problem["input"], bool):
         return f"{place}: expected text, found {problem['input']}; YAML reads yes, no, on, off so: write it in quotes"
+    if problem["type"] in _EXPECTED:
+        return f"{place}: expected {_EXPECTED[problem['type']]}, found {problem['input']!r}"
     return f"{place}: {problem['msg']}"
 
 
@@ -172,6 +188,8 @@ def _check_names(task: Task) -> None:
 
 
 def _check_words(task: Task) -> None:
+    if not task.words:
+        raise InputError("a task needs label words in at least one language, such as words: {en: {LABEL: WORD, ...}}")
     for language, words in task.words.items():
         _refuse_unknown(f"label in the words of {language!r}:", words, task.labels)
         for label in task.labels:
