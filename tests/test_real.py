@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltprompt import Backbone, PromptClassifier, ScoresSettings, Task, Ticket, TrainSettings, find_scores, load_task
+from ltprompt import Backbone, PromptClassifier, Task, Ticket, TrainSettings, load_task
 from ltprompt.corpus import read_lines
 from ltprompt.tasks import Rows, read_rows
 
@@ -38,15 +38,6 @@ def backbone() -> Backbone:
     return Backbone.from_pretrained("mini")
 
 
-@pytest.fixture(scope="module")
-def tickets(backbone: Backbone, shared: Path) -> dict[float, Ticket]:
-    """Tickets of a short stage 1 on real text."""
-    lines = read_lines([shared / "data" / "wiki" / "en.txt"])[:8000]
-    settings = ScoresSettings(steps=60, batch_size=16, max_length=64, held_out=0.01, evaluate_every=60)
-    scores = find_scores(backbone, lines, settings=settings)
-    return {ratio: scores.select(ratio) for ratio in (0.2, 0.75)}
-
-
 def shuffled(rows: Rows) -> Rows:
     labels = np.random.default_rng(0).permutation(np.array(rows.labels))
     return Rows(rows.texts, tuple(int(label) for label in labels), rows.name)
@@ -57,12 +48,10 @@ def accuracy(classifier: PromptClassifier, rows: Rows) -> float:
 
 
 @pytest.mark.parametrize("method", ["ltp", "sp"])
-def test_fits_96_examples(
-    method: str, backbone: Backbone, task: Task, tickets: dict[float, Ticket], shared: Path
-) -> None:
+def test_fits_96_examples(method: str, backbone: Backbone, task: Task, shared: Path) -> None:
     rows = read_rows(shared / "data" / "xnli" / "fewshot" / "en" / "train.32.jsonl", task)
     settings = TrainSettings(epochs=25, batch_size=16, lr=5e-4, prompt_lr=1e-3, schedule="linear", max_length=128)
-    ticket = tickets[0.2] if method == "ltp" else None
+    ticket = Ticket.load("mini-20") if method == "ltp" else None
     classifier = PromptClassifier(backbone, task, method, ticket, settings=settings)
     classifier.fit(rows)
     assert len(rows) == 96
@@ -70,14 +59,14 @@ def test_fits_96_examples(
 
 
 def test_learns_inference_from_1500_pairs_and_nothing_from_shuffled_labels(
-    backbone: Backbone, task: Task, tickets: dict[float, Ticket], shared: Path
+    backbone: Backbone, task: Task, shared: Path
 ) -> None:
     rows = read_rows(shared / "data" / "xnli" / "dev" / "en.tsv", task)
     train, held = rows.select(range(TRAINED)), rows.select(range(len(rows) - HELD_OUT, len(rows)))
     settings = TrainSettings(epochs=4, max_length=128, **SUITABLE)
     found = {}
     for name, part in (("true", train), ("shuffled", shuffled(train))):
-        classifier = PromptClassifier(backbone, task, "ltp", tickets[0.75], settings=settings)
+        classifier = PromptClassifier(backbone, task, "ltp", Ticket.load("mini-75"), settings=settings)
         classifier.fit(part)
         found[name] = accuracy(classifier, held)
     print(f"held-out accuracy: {found}")

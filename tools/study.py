@@ -4,7 +4,7 @@
     python tools/study.py table OUT
 
 Rates: `paper` is each method's own recipe; `mini` suits the small backbone: 2e-4 for the backbone's part, 1e-3 for
-the prompt, linear decay, 20 epochs. Tests on the first `--examples` XNLI dev examples of each language.
+the prompt, linear decay, 10 epochs. Tests on the first `--examples` XNLI dev examples of each language.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ltprompt.tasks import Rows, read_rows
 LANGUAGES = ("en", "es", "sw", "tr", "zh")
 RATES: dict[str, dict[str, Any]] = {
     "paper": {},
-    "mini": {"lr": 2e-4, "prompt_lr": 1e-3, "schedule": "linear", "epochs": 20},
+    "mini": {"lr": 2e-4, "prompt_lr": 1e-3, "schedule": "linear", "epochs": 10},
 }
 
 

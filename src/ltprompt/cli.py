@@ -145,7 +145,7 @@ def train(
     train: Annotated[Path, typer.Option(help="labelled table: .tsv, .csv or .jsonl")],
     out: Annotated[Path, typer.Option(help="folder for the adapter")],
     method: Annotated[str, typer.Option(help="ltp, sp or prompt-only")] = "ltp",
-    ticket: Annotated[Path | None, typer.Option(help="ticket file; needed by ltp")] = None,
+    ticket: Annotated[Path | None, typer.Option(help="ticket file, or mini-20 or mini-75; needed by ltp")] = None,
     dev: Annotated[Path | None, typer.Option(help="labelled table that chooses the epoch")] = None,
     epochs: Annotated[int | None, typer.Option(help="[70; sp: 50]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="examples a step [32; sp: 12]")] = None,

@@ -25,6 +25,7 @@ from ltprompt.errors import InputError, MismatchError, choices
 from ltprompt.files import TensorFile, write_tensors
 
 KIND = "ticket"
+READY = {f"mini-{size}": Path(__file__).parent / "mini" / f"ticket-{size}.safetensors" for size in (20, 75)}
 STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
 SCOPES = ("global", "layer")
 Scope = Literal["global", "layer"]
@@ -182,8 +183,11 @@ class Ticket:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read and check a ticket. Raises `InputError` where it is missing, `FileFormatError` where damaged."""
-        with TensorFile(Path(path), KIND) as file:
+        """Read and check a ticket: a file, or ``mini-20`` or ``mini-75``, those that come with the embedded backbone.
+
+        Raises `InputError` where it is missing, `FileFormatError` where damaged.
+        """
+        with TensorFile(READY.get(str(path), Path(path)), KIND) as file:
             file.verify()
             parameters = read_parameters(file)
             strategy = read_field(file, "strategy", str)

@@ -1,0 +1,16 @@
+"""The tickets that come with the embedded backbone."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltprompt import Backbone, Ticket
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("mini-20", 0.2), ("mini-75", 0.75)])
+def test_ready_ticket_belongs_to_the_embedded_backbone(name: str, ratio: float) -> None:
+    ticket = Ticket.load(name)
+    ticket.check(Backbone.from_pretrained("mini").fingerprint)
+    assert ticket.ratio == ratio
+    assert ticket.active_ratio == pytest.approx(ratio, abs=1e-7)
+    assert ticket.strategy == "decoupled"
