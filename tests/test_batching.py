@@ -17,7 +17,9 @@ from ltprompt import mlm
 from ltprompt.backbone import Backbone
 from ltprompt.batching import epoch_order, micro_batches, pad
 from ltprompt.device import Compute
-from ltprompt.mlm import Masking, find_movement
+from ltprompt.masking import Masking
+from ltprompt.mlm import find_movement
+from ltprompt.trainee import Trainee
 
 CPU = torch.device("cpu")
 
@@ -93,7 +95,7 @@ def test_the_gradient_of_a_batch_is_the_same_in_any_split(
 
 
 def gradients(backbone: Backbone, strategy: str, inputs: Any, targets: Any) -> list[Tensor]:
-    trainee = mlm.Trainee(backbone, strategy, lr=1e-30)
+    trainee = Trainee(backbone, strategy, lr=1e-30)
     for parameter in trainee.dense.values():
         parameter.requires_grad_()
         parameter.grad = None

@@ -18,9 +18,10 @@ from ltprompt.backbone import Backbone
 from ltprompt.config import ScoresSettings
 from ltprompt.device import Compute
 from ltprompt.errors import FileFormatError, InputError, TrainingError
-from ltprompt.mlm import STRATEGIES, Movement, Step, Watcher
+from ltprompt.mlm import Movement, Step, Watcher
 from ltprompt.pipeline import find_scores, movement_shares
 from ltprompt.scores import Scores
+from ltprompt.ticket import STRATEGIES
 
 CPU = Compute(torch.device("cpu"))
 SETTINGS: dict[str, Any] = {

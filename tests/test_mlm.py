@@ -19,21 +19,10 @@ from ltprompt.backbone import Backbone
 from ltprompt.batching import micro_batches
 from ltprompt.device import Compute
 from ltprompt.errors import InputError, TrainingError
-from ltprompt.mlm import (
-    IGNORED,
-    STRATEGIES,
-    Lines,
-    Masking,
-    Movement,
-    Step,
-    Trainee,
-    Watcher,
-    batch_indices,
-    find_movement,
-    masked_loss,
-    mlm_step,
-    split_lines,
-)
+from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
+from ltprompt.mlm import Movement, Step, Watcher, find_movement, masked_loss, mlm_step
+from ltprompt.ticket import STRATEGIES
+from ltprompt.trainee import Trainee
 
 CPU = Compute(torch.device("cpu"))
 STEPS, LR, L1 = 20, 1e-3, 0.1

@@ -79,7 +79,9 @@ def test_embedded_backbone_is_as_good_as_the_original(backbone: Backbone, shared
     """Its masked-LM loss on English text stays within 0.02 nats of the weights that it was made from."""
     from ltprompt.corpus import TokenizedCorpus
     from ltprompt.device import resolve
-    from ltprompt.mlm import Masking, Trainee, held_out_loss
+    from ltprompt.masking import Masking
+    from ltprompt.mlm import held_out_loss
+    from ltprompt.trainee import Trainee
 
     original = Backbone.from_pretrained(shared / "models" / "mini")
     lines = read_lines([shared / "data" / "wiki" / "en.txt"])[:2000]

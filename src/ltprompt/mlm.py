@@ -6,35 +6,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ltprompt.backbone import Backbone
-from ltprompt.batching import epoch_order, micro_batches, pad
+from ltprompt.batching import micro_batches, pad
 from ltprompt.device import Compute
 from ltprompt.eligible import EligibleParameter
-from ltprompt.errors import InputError, TrainingError, choices
+from ltprompt.errors import InputError, TrainingError
 from ltprompt.files import TensorFile, write_tensors
+from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
 from ltprompt.originals import originals, restore
-from ltprompt.rows import GrowingRows
-from ltprompt.ticket import STRATEGIES
-from ltprompt.tokens import special_ids
+from ltprompt.trainee import Trainee
 
-IGNORED = -100
 # Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
 MAX_TOKENS = 2048
 CHECKPOINT = "checkpoint"
-
-
-class Lines(Protocol):
-    """Tokenised lines: what `corpus.TokenizedCorpus` offers."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -80,145 +71,6 @@ class Movement:
     parameters: tuple[EligibleParameter, ...]
     tensors: dict[str, Tensor]
     history: History
-
-
-@dataclass(frozen=True)
-class Masking:
-    """How tokens are masked: 15 % chosen; of these 80 % become the mask, 10 % a random word, 10 % stay.
-
-    Random words come from the whole vocabulary but the padding token, which some backbones give no position.
-    """
-
-    mask_id: int
-    pad_id: int
-    special_ids: tuple[int, ...]
-    vocabulary: int
-    probability: float = 0.15
-
-    @classmethod
-    def of(cls, backbone: Backbone, probability: float = 0.15) -> Masking:
-        """Return the masking for a backbone's tokenizer."""
-        tokenizer = backbone.tokenizer
-        special = tuple(sorted(special_ids(tokenizer)))
-        return cls(tokenizer.mask_token_id, tokenizer.pad_token_id, special, len(tokenizer), probability)
-
-    def apply(
-        self, lines: Sequence[np.ndarray], generator: np.random.Generator
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the lines with tokens replaced, and their targets: the token where one was chosen, −100 elsewhere."""
-        lengths = [len(line) for line in lines]
-        flat = np.concatenate(lines).astype(np.int64)
-        ordinary = ~np.isin(flat, self.special_ids)
-        chosen = ordinary & (generator.random(len(flat)) < self.probability)
-        if not chosen.any():  # a batch of a few short lines must still have a loss
-            chosen[generator.choice(np.flatnonzero(ordinary))] = True
-        fate = generator.random(len(flat))
-        other = generator.integers(self.vocabulary - 1, size=len(flat))
-        other += other >= self.pad_id
-        inputs = np.where(chosen & (fate < 0.8), self.mask_id, flat)
-        inputs = np.where(chosen & (fate >= 0.8) & (fate < 0.9), other, inputs)
-        targets = np.where(chosen, flat, IGNORED)
-        cuts = np.cumsum(lengths)[:-1]
-        return np.split(inputs, cuts), np.split(targets, cuts)
-
-
-def trainable(backbone: Backbone, strategy: str) -> tuple[EligibleParameter, ...]:
-    """Return the parameters that are eligible, and so trained in stage 1, under a strategy."""
-    if strategy not in STRATEGIES:
-        raise InputError(f"unknown strategy {strategy!r}: {choices(strategy, STRATEGIES)}")
-    if strategy == "frozen-embeddings":
-        return tuple(parameter for parameter in backbone.eligible if parameter.layer > 0)
-    if strategy == "tied" and not backbone.tied:
-        raise InputError("strategy 'tied' needs a backbone whose input and output embeddings are one; use decoupled")
-    return backbone.eligible
-
-
-class Trainee:
-    """What stage 1 trains of a backbone, and how it looks words up: the one place where strategies differ.
-
-    Layers, positions and types train in place. Word embeddings: ``decoupled`` trains a copy of the touched rows while
-    the model's own matrix stays θ and goes on as the frozen output matrix; ``tied`` trains the shared matrix in place;
-    ``frozen-embeddings`` trains none.
-    """
-
-    def __init__(self, backbone: Backbone, strategy: str, lr: float) -> None:
-        self.backbone = backbone
-        self.parameters = trainable(backbone, strategy)
-        apart = {backbone.word_name} if strategy == "decoupled" else set()
-        self.dense: dict[str, nn.Parameter] = {
-            parameter.name: backbone.parameters[parameter.name]
-            for parameter in self.parameters
-            if parameter.name not in apart
-        }
-        self.rows = GrowingRows(backbone.word_embeddings.weight.detach()) if apart else None
-        self.optimizer = torch.optim.AdamW(self.all(), lr=lr, weight_decay=0.0, fused=True)
-
-    def all(self) -> list[nn.Parameter]:
-        """Return every trained tensor."""
-        return [*self.dense.values(), *([self.rows.table] if self.rows else [])]
-
-    def touch(self, words: np.ndarray) -> None:
-        """Make sure that the rows of a batch's words are trained from now on."""
-        if self.rows:
-            self.rows.join(torch.from_numpy(words).to(self.backbone.device), self.optimizer)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Return the word embeddings of a batch, differentiable where they are trained."""
-        if self.rows is None:
-            embeddings: Tensor = self.backbone.word_embeddings(ids)
-            return embeddings
-        return self.rows.lookup(ids) if torch.is_grad_enabled() else self.rows.current(ids)
-
-    def zero_grad(self) -> None:
-        """Set gradients to zero in place, so that they are allocated once."""
-        for parameter in self.dense.values():
-            if parameter.grad is not None:
-                parameter.grad.zero_()
-        if self.rows:
-            self.rows.zero_grad()
-
-    @torch.no_grad()
-    def pull_back(self, theta: Mapping[str, Tensor], weight: float) -> None:
-        """Add the subgradient of weight × Σ|θ^l − θ| to the gradients, in place."""
-        for name, parameter in self.dense.items():
-            assert parameter.grad is not None
-            parameter.grad.add_(torch.sign(parameter - theta[name]), alpha=weight)
-        if self.rows:
-            assert self.rows.table.grad is not None
-            self.rows.table.grad[: self.rows.count].add_(torch.sign(self.rows.difference()[1]), alpha=weight)
-
-    @torch.no_grad()
-    def movement(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return |θ^l − θ| of every eligible parameter, on the CPU."""
-        moved = {name: (parameter - theta[name]).abs().cpu() for name, parameter in self.dense.items()}
-        if self.rows:
-            ids, difference = self.rows.difference()
-            words = torch.zeros(self.rows.matrix.shape, dtype=difference.dtype)
-            words[ids.cpu()] = difference.abs().cpu()
-            moved[self.backbone.word_name] = words
-        return {parameter.name: moved[parameter.name] for parameter in self.parameters}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return trained weights and optimizer state as named tensors."""
-        state = {f"weight/{name}": parameter.detach() for name, parameter in self.dense.items()}
-        for name, parameter in self.dense.items():
-            state |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}
-        if self.rows:
-            state |= {f"rows/{key}": value for key, value in self.rows.state(self.optimizer).items()}
-        return state
-
-    @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` returned."""
-        device = self.backbone.device
-        for name, parameter in self.dense.items():
-            parameter.copy_(state[f"weight/{name}"])
-            kinds = ("step", "exp_avg", "exp_avg_sq")
-            self.optimizer.state[parameter] = {kind: state[f"{kind}/{name}"].to(device, copy=True) for kind in kinds}
-        if self.rows:
-            self.rows.load(
-                {k.removeprefix("rows/"): v for k, v in state.items() if k.startswith("rows/")}, self.optimizer
-            )
 
 
 def masked_loss(backbone: Backbone, embeddings: Tensor, attention: Tensor, targets: Tensor) -> Tensor:
@@ -412,22 +264,6 @@ def mlm_step(
     if math.isfinite(total):
         trainee.optimizer.step()
     return total
-
-
-def split_lines(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the line numbers to train on and those held out: a random `held_out` share, at least one line each."""
-    order = np.random.default_rng([seed, 2]).permutation(size)
-    count = min(max(1, round(size * held_out)), size - 1) if held_out > 0 else 0
-    if held_out > 0 and count < 1:
-        raise InputError(f"the text has {size} usable line(s); stage 1 needs at least 2, one of them held out")
-    return np.sort(order[count:]), np.sort(order[:count])
-
-
-def batch_indices(size: int, number: int, batch_size: int, seed: int) -> np.ndarray:
-    """Return the positions of the lines in optimizer step `number` (from 0): a fresh order each epoch."""
-    per_epoch = math.ceil(size / batch_size)
-    epoch, place = divmod(number, per_epoch)
-    return epoch_order(size, seed, epoch)[place * batch_size : (place + 1) * batch_size]
 
 
 def masked_batches(

@@ -23,8 +23,9 @@ from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
 from ltprompt.evaluation import Measures, Reader, mean_measures, measure, softmax
 from ltprompt.files import SCORES_CHECKPOINT, canonical_json, sha256
+from ltprompt.masking import split_lines
 from ltprompt.methods import Method, Recipe, build_optimizer, find_method
-from ltprompt.mlm import Movement, Watcher, find_movement, split_lines
+from ltprompt.mlm import Movement, Watcher, find_movement
 from ltprompt.originals import originals
 from ltprompt.packed import PackedWeights
 from ltprompt.prompt import PromptEncoder
