@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 
 TRAINED, HELD_OUT = 1500, 600
 STANDARD_ERROR = float(np.sqrt(1 / 3 * 2 / 3 / HELD_OUT))
-# The rates that suit the small backbone; the paper's 2e-5 is for one ten times its size.
+# The rates that suit the small backbone; the paper's 2e-5 is for a larger one.
 SUITABLE = {"lr": 2e-4, "prompt_lr": 1e-3, "schedule": "linear"}
 
 

@@ -63,12 +63,16 @@ class Adapter:
 
         Raises `MismatchError` where the adapter belongs to another backbone.
         """
-        if isinstance(backbone.applied, Applied):
-            if backbone.applied.adapter is self:
-                return
-            backbone.applied.revert()
+        if isinstance(backbone.applied, Applied) and backbone.applied.adapter is self:
+            return
         self.check(backbone)
+        revert(backbone)
         backbone.applied = Applied.put_on(self, backbone)
+
+    def revert(self, backbone: Backbone) -> None:
+        """Take this adapter off a backbone, bit for bit; where it is not on it, nothing happens."""
+        if isinstance(backbone.applied, Applied) and backbone.applied.adapter is self:
+            backbone.applied.revert()
 
     def check(self, backbone: Backbone) -> None:
         """Raise `MismatchError` unless the adapter was trained on this backbone."""
@@ -89,7 +93,7 @@ class Adapter:
             tensors |= _packed(change, self.shapes[change.name])
         record = {key: getattr(self, key) for key in _RECORDED} | {"format": FORMAT_VERSION}
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        header = {"shapes": shapes, "record_sha256": sha256(canonical_json(record))}
+        header = {"shapes": shapes, "record_sha256": _record_digest(record)}
         digest = write_tensors(directory / ADAPTER_TENSORS, KIND, tensors, header)
         try:
             write_json(directory / ADAPTER_RECORD, record | {"tensors_sha256": digest})
@@ -115,13 +119,18 @@ class Adapter:
             if prompt.ndim != 2 or not prompt.isfinite().all():
                 raise file.damaged("the prompt is not a matrix of finite numbers")
             changes = tuple(_unpacked(file, name, shape) for name, shape in shapes.items())
-        if sha256(canonical_json(record)) != file.metadata.get("record_sha256"):
+        if _record_digest(record) != file.metadata.get("record_sha256"):
             raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered; copy it again or train anew")
         fields = {key: record[key] for key in _RECORDED}
         return cls(changes=changes, shapes=shapes, prompt=prompt, prompt_encoder=encoder, **fields)
 
 
 _RECORDED = ("moves_output", "fingerprint", "backbone", "revision", "settings", "record")
+
+
+def _record_digest(record: Mapping[str, Any]) -> str:
+    """Return the digest of what decides an adapter's predictions: where its backbone was found does not."""
+    return sha256(canonical_json({key: record[key] for key in record if key not in ("backbone", "revision")}))
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -151,8 +160,14 @@ class Applied:
             rows = torch.div(by_name[backbone.word_name].index.long(), backbone.width, rounding_mode="floor").unique()
             rows = rows.to(backbone.device)
             backbone.kept_output = (rows, backbone.word_embeddings.weight.detach()[rows].clone())
-        undo = tuple(change.exchange(backbone.parameters[change.name]) for change in adapter.changes)
-        return cls(adapter, backbone, undo)
+        undo: list[Change] = []
+        try:
+            for change in adapter.changes:
+                undo.append(change.exchange(backbone.parameters[change.name]))
+        except BaseException:  # an interrupt too must leave the backbone at θ
+            cls(adapter, backbone, tuple(undo)).revert()
+            raise
+        return cls(adapter, backbone, tuple(undo))
 
     def revert(self) -> None:
         """Take the adapter off: every weight is bit-identical to what it was."""
@@ -171,15 +186,13 @@ def revert(backbone: Backbone) -> None:
 def _packed(change: Change, shape: tuple[int, ...]) -> Mapping[str, Tensor]:
     """Return a change as tensors: values, a bitmap over the rows that hold any, and those rows' numbers if not all."""
     width = shape[-1] if len(shape) > 1 else 1
-    index = change.index.numpy()
-    row = index // width
-    rows = np.unique(row)
-    bits = np.zeros(len(rows) * width, np.bool_)
-    bits[np.searchsorted(rows, row) * width + index % width] = True
+    mask = np.zeros((int(np.prod(shape)) // width, width), np.bool_)
+    mask.reshape(-1)[change.index.numpy()] = True
+    rows = np.flatnonzero(mask.any(axis=1))
     tensors = {f"values/{change.name}": change.values}
-    if not bits.all():
-        tensors[f"bits/{change.name}"] = torch.from_numpy(np.packbits(bits, bitorder="little"))
-    if len(rows) * width < np.prod(shape):
+    if len(rows) * width > len(change.index):
+        tensors[f"bits/{change.name}"] = torch.from_numpy(np.packbits(mask[rows], bitorder="little"))
+    if len(rows) < len(mask):
         tensors[f"rows/{change.name}"] = torch.from_numpy(rows.astype(np.int32))
     return tensors
 

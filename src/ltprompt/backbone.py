@@ -30,8 +30,16 @@ from ltprompt.quantise import load_small
 
 MINI = "mini"
 SMALL_WEIGHTS = "model.int8.safetensors"
-# Settings that name a model or say how to run it, but do not change what it computes.
-INERT_SETTINGS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+# Settings that name a model, or say how it was first made or how to run it, but do not change what it computes.
+INERT_SETTINGS = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "initializer_range",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
 TOLERANCE = 1e-4
 
 
@@ -408,9 +416,12 @@ def _unique_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _behaviour(config: Any) -> dict[str, Any]:
-    settings = config.to_diff_dict()
-    plain = json.loads(json.dumps({k: v for k, v in settings.items() if k not in INERT_SETTINGS}, default=str))
-    return dict(plain)
+    """Return the settings that differ from their defaults: a field that a later release adds changes nothing."""
+    defaults = type(config)().to_dict()
+    settings = {key: value for key, value in config.to_dict().items() if value != defaults.get(key)}
+    chosen = {key: value for key, value in settings.items() if key not in INERT_SETTINGS}
+    plain: dict[str, Any] = json.loads(json.dumps({**chosen, "model_type": config.model_type}, default=str))
+    return plain
 
 
 def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:

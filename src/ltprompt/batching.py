@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -41,6 +42,9 @@ def pad(sequences: Sequence[np.ndarray], pad_id: int, device: torch.device) -> t
     return torch.from_numpy(ids).to(device), torch.from_numpy(attention.astype(np.int64)).to(device)
 
 
+@lru_cache(maxsize=1)
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of one epoch: a permutation that depends on the seed and the epoch alone."""
-    return np.random.default_rng([seed, epoch]).permutation(size)
+    """Return the order of one epoch, read-only: a permutation that depends on the seed and the epoch alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(size)
+    order.flags.writeable = False
+    return order

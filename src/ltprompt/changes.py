@@ -32,12 +32,12 @@ class Change:
         return Change(self.name, self.index, before)
 
 
-def changed(name: str, old: Tensor, new: Tensor, index: Tensor) -> Change | None:
+def changed(name: str, old: Tensor, new: Tensor, index: Tensor | None = None) -> Change | None:
     """Return the entries whose bits differ between two vectors, or None where none does.
 
-    index: the flat index in the parameter of each entry of the vectors.
+    index: the flat index in the parameter of each entry of the vectors; None where they are the whole parameter.
     """
-    differs = old.view(_BITS[old.dtype]) != new.view(_BITS[new.dtype])
-    if not differs.any():
+    places = (old.view(_BITS[old.dtype]) != new.view(_BITS[new.dtype])).nonzero().squeeze(1)
+    if not len(places):
         return None
-    return Change(name, index[differs].to("cpu", torch.int32), new[differs].cpu())
+    return Change(name, (places if index is None else index[places]).to("cpu", torch.int32), new[places].cpu())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,8 @@ def scores(
     from ltprompt.watching import stage_one_bar
 
     given = _given(strategy=strategy, epochs=epochs, batch_size=batch_size, lr=lr, l1=l1, max_length=max_length)
+    if steps is not None and epochs is not None:
+        raise typer.BadParameter("give --steps or --epochs, not both")
     settings = ScoresSettings.of(**given, **_given(steps=steps, evaluate_every=evaluate_every, keep=keep, seed=seed))
     check_place(out, SCORES_TENSORS, "finished scores")
     lines = read_lines(text)
@@ -156,7 +159,7 @@ def train(
     max_length: Annotated[int | None, typer.Option(help="tokens an example [256]")] = None,
     language: Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")] = None,
     seed: Annotated[int | None, typer.Option(help="of the prompt's start, order and dropout [0]")] = None,
-    keep_prompt_encoder: Annotated[bool, typer.Option(help="save the prompt's encoder too, to train on")] = False,
+    keep_prompt_encoder: Annotated[bool, typer.Option(help="save the prompt before folding too")] = False,
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -165,7 +168,9 @@ def train(
     """Train a prompt, and the ticket's parameters, on a few labelled examples."""
     from ltprompt.config import TrainSettings
     from ltprompt.files import ADAPTER_RECORD
-    from ltprompt.pipeline import PromptClassifier, check_place
+    from ltprompt.methods import find_method
+    from ltprompt.pipeline import PromptClassifier, check_place, check_ticket_given
+    from ltprompt.progress import bar
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.ticket import Ticket
 
@@ -174,6 +179,7 @@ def train(
     settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
     check_place(out, ADAPTER_RECORD, "an adapter")
     found_task = load_task(task)
+    check_ticket_given(find_method(method), ticket)
     rows = read_rows(train, found_task)
     dev_rows = None if dev is None else read_rows(dev, found_task)
     chosen = None if ticket is None else Ticket.load(ticket)
@@ -181,7 +187,6 @@ def train(
     classifier = PromptClassifier(loaded, found_task, method, chosen, compute=compute, settings=settings)
     for note in classifier.notes:
         _warn(note)
-    from ltprompt.progress import bar
 
     with bar("training", classifier.recipe.epochs, "epoch") as advance:
         fit = classifier.fit(rows, dev_rows, on_epoch=lambda epoch: advance(1, _epoch_text(epoch)))
@@ -260,11 +265,14 @@ def merge(
     adapter_dir: AdapterDir,
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="folder to write, which must not exist")],
     backbone: OtherBackbone = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
     from ltprompt.merge import merge as merge_into
 
-    classifier = _classifier(adapter_dir, backbone, "cpu", "fp32", None)
+    classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
     merge_into(classifier, out_dir)
     _say(f"merged model in {out_dir}; README.md there says how to use it")
 
@@ -287,8 +295,8 @@ def demo(
 
 def main() -> int:
     """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    debug = "--debug" in sys.argv[1:]
+    arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="ltprompt")
@@ -302,6 +310,24 @@ def main() -> int:
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def _repeated(arguments: list[str]) -> list[str]:
+    """Let `--text A B` and `--data en=A sw=B` stand for the flag before each: a shell's wildcard gives such a list.
+
+    Only behind the command's own arguments, which could not be told from such a list's last ones.
+    """
+    words = len(list(takewhile(lambda argument: not argument.startswith("-"), arguments)))
+    if words < (3 if arguments[:1] == ["task"] else 2):
+        return arguments
+    spelt, flag = arguments[:words], ""
+    for argument in arguments[words:]:
+        if argument.startswith("-"):
+            flag = argument if argument in ("--text", "--data") else ""
+        elif flag and spelt[-1] != flag:
+            spelt.append(flag)
+        spelt.append(argument)
+    return spelt
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def task_check(
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="the tables have no labels")] = False,
     backbone: Annotated[str, typer.Option(help="hub id, folder or mini; only its tokenizer is read")] = "mini",
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
-    language: Annotated[str, typer.Option(help="language of label words and pattern")] = "en",
+    language: Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")] = None,
     prompt_length: Annotated[int, typer.Option(min=1, help="pseudo-tokens")] = 4,
     max_length: Annotated[int, typer.Option(min=1, help="tokens an example")] = 256,
     json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
@@ -39,7 +39,7 @@ def task_check(
         load_tokenizer(backbone, revision),
         tables,
         backbone=backbone,
-        language=language,
+        language=language or found_task.default_language,
         prompt_length=prompt_length,
         max_length=max_length,
     )

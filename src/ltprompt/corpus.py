@@ -80,15 +80,15 @@ class TokenizedCorpus:
         for start in range(0, len(lines), CHUNK):
             chunk = lines[start : start + CHUNK]
             for ids in encode(tokenizer, chunk):
-                if not ignored.issuperset(ids):
-                    flat.extend((*special.prefix, *ids[:room], *special.suffix))
+                kept = ids[:room]
+                if not ignored.issuperset(kept):
+                    flat.extend((*special.prefix, *kept, *special.suffix))
                     ends.append(len(flat))
             if progress is not None:
                 progress(start + len(chunk), len(lines))
-        kept = len(ends) - 1
-        if not kept:
+        if len(ends) == 1:
             raise InputError(f"none of {len(lines)} lines gives a token that the tokenizer knows; give other text")
-        return cls(np.frombuffer(flat, np.int32), np.frombuffer(ends, np.int64), special, len(lines) - kept)
+        return cls(np.frombuffer(flat, np.int32), np.frombuffer(ends, np.int64), special, len(lines) - len(ends) + 1)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -64,7 +64,7 @@ class DenseWeights:
         found = []
         for name, parameter in self.named_parameters().items():
             old, new = self.theta[name].reshape(-1), parameter.detach().cpu().reshape(-1)
-            change = changed(name, old, new, torch.arange(len(old)))
+            change = changed(name, old, new)
             if change is not None:
                 found.append(change)
         return found

@@ -11,7 +11,7 @@ import torch
 
 from ltprompt.errors import InputError, choices
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # bf16 loses precision, so `auto` takes it on a CPU only where it clearly pays.
 WORTHWHILE = 1.5
 
@@ -33,6 +33,13 @@ class Compute:
     def dtype_name(self) -> str:
         """Name of the matmul dtype as `--dtype` takes it."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+
+def forked_random(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context after which the random generators of the CPU and of `device` stand where they stood."""
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

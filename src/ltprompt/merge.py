@@ -50,8 +50,7 @@ def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None
     adapter.apply(backbone)
     untied = backbone.kept_output is not None or not backbone.tied
     try:
-        output = backbone.output_rows(torch.arange(backbone.decoder.out_features))[0] if untied else None
-        state = merged_state(backbone, adapter.prompt, first, output)
+        state = merged_state(backbone, adapter.prompt, first, _output(backbone) if untied else None)
     finally:
         revert(backbone)
     config = copy.deepcopy(backbone.model.config)
@@ -79,14 +78,23 @@ def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor 
         if decoder.bias is not None and name in _vocabulary_biases(backbone):
             value = _longer(value, size, NEVER)
         elif parameter is decoder.weight and output is not None and _is_output(backbone, name):
-            value = _longer(output.cpu(), size, 0.0)
+            value = _longer(output, size, 0.0)
         elif parameter is matrix:
             if _is_output(backbone, name):
                 continue  # tied: written once, under its input name
             value = _longer(value, size, 0.0)
             value[first:] = prompt
-        state[name] = value.clone().contiguous()
+        state[name] = value.clone() if value.data_ptr() == parameter.data_ptr() else value
     return state
+
+
+def _output(backbone: Backbone) -> Tensor:
+    """Return the output matrix on the CPU, with the rows that an adapter overwrote on the input side put back."""
+    output = backbone.decoder.weight.detach().cpu().clone()
+    if backbone.kept_output is not None:
+        ids, rows = backbone.kept_output
+        output[ids.cpu()] = rows.cpu()
+    return output
 
 
 def _is_output(backbone: Backbone, name: str) -> bool:

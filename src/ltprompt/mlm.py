@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ltprompt.backbone import Backbone
 from ltprompt.batching import micro_batches, pad
-from ltprompt.device import Compute
+from ltprompt.device import Compute, forked_random
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.files import TensorFile, write_tensors
@@ -126,7 +126,7 @@ def find_movement(
     Raises `TrainingError` where the loss is no longer finite.
     """
     trainee = Trainee(backbone, strategy, lr)
-    with originals(backbone, trainee.dense) as mapped, torch.random.fork_rng():
+    with originals(backbone, trainee.dense) as mapped, forked_random(backbone.device):
         theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
         run = StageOne(
             trainee, lines, theta, *split_lines(len(lines), held_out, seed),
@@ -222,8 +222,8 @@ class StageOne:
         with TensorFile(path, CHECKPOINT) as file:
             if file.metadata["identity"] != identity:
                 raise InputError(
-                    f"{path} was left by a stage 1 with other settings, text or backbone; "
-                    "run it with those, choose another --out, or leave out --resume"
+                    f"{path} was left by a stage 1 with other settings, dtype, text or backbone; "
+                    "run it with those, choose another --out, or delete it"
                 )
             file.verify()
             state = {name: file.get(name) for name in file.names}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from ltprompt.backbone import MINI, Backbone
+from ltprompt.files import atomic_path
 
 
 @contextmanager
@@ -30,7 +31,8 @@ def originals(backbone: Backbone, names: Iterable[str]) -> Iterator[Mapping[str,
         return
     with tempfile.TemporaryDirectory(prefix="ltprompt-") as folder:
         path = Path(folder) / "theta.safetensors"
-        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in wanted.items()}, path)
+        with atomic_path(path) as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in wanted.items()}, temporary)
         with safe_open(path, framework="pt") as file:
             yield {name: file.get_tensor(name) for name in wanted}
 

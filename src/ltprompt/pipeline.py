@@ -30,7 +30,7 @@ from ltprompt.originals import originals
 from ltprompt.packed import PackedWeights
 from ltprompt.prompt import PromptEncoder
 from ltprompt.scores import Scores
-from ltprompt.tasks import Rows, Task, check_balance, load_task, rows_from
+from ltprompt.tasks import Rows, Task, check_balance, load_task, parse_task, rows_from
 from ltprompt.template import Encoded, Template
 from ltprompt.ticket import Ticket
 from ltprompt.training import Epoch, LabelledExamples, fold, tune
@@ -65,8 +65,10 @@ def find_scores(
     plain = settings.model_dump(exclude={"epochs", "max_length"}) | {"steps": steps}
     identity = sha256(canonical_json([settings.model_dump(), compute.dtype_name, fingerprint, text_hash]))
     checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
-    if checkpoint is not None and not resume:
-        checkpoint.unlink(missing_ok=True)
+    if checkpoint is not None and checkpoint.exists() and not resume:
+        raise InputError(
+            f"{out} holds the checkpoint of an unfinished run; add --resume to go on, or delete {checkpoint}"
+        )
     movement = find_movement(
         backbone,
         corpus,
@@ -84,7 +86,7 @@ def find_scores(
             "lines_held_out": len(held),
             "tokens": int(corpus.lengths.sum()),
         }
-        settled = settings.model_dump() | {"steps": steps}
+        settled = settings.model_dump() | {"steps": steps, "epochs": None if settings.steps else settings.epochs}
         record = {
             "backbone": backbone.name,
             "revision": backbone.revision,
@@ -169,6 +171,8 @@ class PromptClassifier:
         self.backbone = backbone
         self.task = task if isinstance(task, Task) else load_task(task)
         self.method = find_method(method)
+        if settings is not None and given:
+            raise InputError(f"give settings=, or {', '.join(given)} as keywords, not both")
         self.settings = settings or TrainSettings.of(**given)
         self.compute = compute or resolve(str(backbone.device))
         self.ticket = _checked_ticket(self.method, ticket, backbone)
@@ -205,10 +209,7 @@ class PromptClassifier:
 
         The backbone's weights are θ again afterwards; what was learnt is in `adapter`.
         """
-        if self.method.trains == "ticket" and self.ticket is None:
-            raise InputError(
-                f"method {self.method.name!r} trains a ticket; give one with --ticket, or use method 'prompt-only'"
-            )
+        check_ticket_given(self.method, self.ticket)
         rows = rows_from(train, self.task)
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
@@ -219,6 +220,7 @@ class PromptClassifier:
             self.settings.prompt_length, self.backbone.width, self.settings.seed, device=device, dtype=master
         )
         with ExitStack() as stack:
+            stack.callback(self.backbone.model.eval)
             weights = self._weights(examples.examples, stack, master)
             optimizer = build_optimizer(self.recipe, weights, prompt)
             epochs, kept = tune(
@@ -270,7 +272,7 @@ class PromptClassifier:
             )
         adapter.check(backbone)
         classifier = cls(
-            backbone, Task.model_validate(saved["task"]), saved["method"], None,
+            backbone, parse_task(saved["task"], "the adapter"), saved["method"], None,
             compute=compute, settings=TrainSettings.of(**saved["train"]),
         )  # fmt: skip
         classifier.adapter = adapter
@@ -345,6 +347,12 @@ def check_place(out: str | Path, file: str, what: str) -> None:
     nearest = next(place for place in (out, *out.parents) if place.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another --out")
+
+
+def check_ticket_given(method: Method, ticket: object) -> None:
+    """Raise `InputError` where a method that trains a ticket has none."""
+    if method.trains == "ticket" and ticket is None:
+        raise InputError(f"method {method.name!r} trains a ticket; give one with --ticket, or use method 'prompt-only'")
 
 
 def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -> Ticket | None:

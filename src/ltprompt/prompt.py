@@ -24,7 +24,7 @@ class PromptEncoder(nn.Module):
     def seeded(cls, length: int, width: int, seed: int, *, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
         """Build a prompt whose initial values depend on the seed alone; the global generator stays as it was."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return cls(length, width).to(device, dtype)
 
     def forward(self) -> Tensor:

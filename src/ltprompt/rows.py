@@ -42,7 +42,7 @@ class GrowingRows:
             return
         end = self.count + len(new)
         if end > len(self.table):
-            self._grow(max(end, 2 * len(self.table)), optimizer)
+            self._grow(min(max(end, 2 * len(self.table)), len(self.matrix)), optimizer)
         self.slots[new] = torch.arange(self.count, end, device=new.device)
         self.ids[self.count : end] = new
         self.table[self.count : end] = self.matrix[new]
@@ -71,6 +71,14 @@ class GrowingRows:
         slots = self.slots[ids]
         trained = self.table.detach()[slots.clamp_min(0)]
         return torch.where((slots >= 0).unsqueeze(-1), trained, self.matrix[ids])
+
+    @torch.no_grad()
+    def pull_back(self, weight: float, block: int) -> None:
+        """Add the subgradient of weight × Σ|row − θ| to the gradient, `block` rows at a time."""
+        assert self.table.grad is not None
+        for start in range(0, self.count, block):
+            used = slice(start, min(start + block, self.count))
+            self.table.grad[used].add_(torch.sign(self.table[used] - self.matrix[self.ids[used]]), alpha=weight)
 
     def difference(self) -> tuple[Tensor, Tensor]:
         """Return the joined word ids [n] and their rows' difference from θ [n, width]."""

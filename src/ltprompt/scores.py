@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ltprompt.eligible import EligibleParameter
-from ltprompt.errors import FileFormatError, InputError, choices
+from ltprompt.errors import FileFormatError, InputError, OutputError, choices
 from ltprompt.files import (
     SCORES_RECORD,
     SCORES_TENSORS,
@@ -86,7 +86,11 @@ class Scores:
             "fingerprint": self.fingerprint,
         }
         digest = write_tensors(directory / SCORES_TENSORS, KIND, self.tensors, metadata)
-        write_json(directory / SCORES_RECORD, {**record, DIGEST_KEY: digest})
+        try:
+            write_json(directory / SCORES_RECORD, {**record, DIGEST_KEY: digest})
+        except OutputError:
+            (directory / SCORES_TENSORS).unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -1,4 +1,4 @@
-"""Templates: where text, prompt, words and mask stand (the paper's section 3.3; truncation as in its baselines)."""
+"""Templates: where text, prompt, words and mask stand (the paper's section 3.2; truncation as in its baselines)."""
 
 from __future__ import annotations
 

@@ -183,11 +183,12 @@ class Ticket:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read and check a ticket: a file, or ``mini-20`` or ``mini-75``, those that come with the embedded backbone.
+        """Read and check a ticket: a file, or else ``mini-20`` or ``mini-75``, which come with the embedded backbone.
 
         Raises `InputError` where it is missing, `FileFormatError` where damaged.
         """
-        with TensorFile(READY.get(str(path), Path(path)), KIND) as file:
+        place = Path(path) if Path(path).exists() else READY.get(str(path), Path(path))
+        with TensorFile(place, KIND) as file:
             file.verify()
             parameters = read_parameters(file)
             strategy = read_field(file, "strategy", str)

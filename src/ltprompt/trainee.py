@@ -14,6 +14,8 @@ from ltprompt.errors import InputError, choices
 from ltprompt.rows import GrowingRows
 from ltprompt.ticket import STRATEGIES
 
+BLOCK = 8192  # rows
+
 
 def trainable(backbone: Backbone, strategy: str) -> tuple[EligibleParameter, ...]:
     """Return the parameters that are eligible, and so trained in stage 1, under a strategy."""
@@ -75,10 +77,13 @@ class Trainee:
         """Add the subgradient of weight × Σ|θ^l − θ| to the gradients, in place."""
         for name, parameter in self.dense.items():
             assert parameter.grad is not None
-            parameter.grad.add_(torch.sign(parameter - theta[name]), alpha=weight)
+            # In blocks of rows: a whole word matrix would need temporaries of its own size.
+            for gradient, value, origin in zip(
+                *(tensor.split(BLOCK) for tensor in (parameter.grad, parameter, theta[name])), strict=True
+            ):
+                gradient.add_(torch.sign(value - origin), alpha=weight)
         if self.rows:
-            assert self.rows.table.grad is not None
-            self.rows.table.grad[: self.rows.count].add_(torch.sign(self.rows.difference()[1]), alpha=weight)
+            self.rows.pull_back(weight, BLOCK)
 
     @torch.no_grad()
     def movement(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor]:

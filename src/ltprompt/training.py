@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltprompt.batching import epoch_order, micro_batches
+from ltprompt.device import forked_random
 from ltprompt.errors import TrainingError
 from ltprompt.evaluation import Reader
 from ltprompt.methods import Recipe, Weights, trained_tensors
@@ -73,7 +74,7 @@ def tune(
     rates = [group["lr"] for group in optimizer.param_groups]
     total = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     step = 0
-    with torch.random.fork_rng():
+    with forked_random(reader.backbone.device):
         torch.manual_seed(seed)
         for number in range(1, recipe.epochs + 1):
             losses = []

@@ -1,4 +1,4 @@
-"""Verbalisers: label -> word -> pieces of the vocabulary, and the labels' logits from the pieces' (section 3.3)."""
+"""Verbalisers: label -> word -> pieces of the vocabulary, and the labels' logits from the pieces' (section 3.2)."""
 
 from __future__ import annotations
 
