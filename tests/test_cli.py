@@ -445,7 +445,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a ticket for sp": (nothing, [*SP, "--ticket", "t30.safetensors"], "takes no ticket"),
     "setting out of range": (nothing, [*SP, "--lr", "-1"], "lr cannot be -1"),
     "strategy unknown": (nothing, [*SCORES, "--strategy", "coupled"], "strategy cannot be 'coupled'"),
-    "device unknown": (nothing, [*SP[:-6], "--device", "gpu"], "device 'gpu' is not available"),
+    "device unknown": (nothing, [*SP, "--device", "gpu"], "device 'gpu' is not available"),
     "dtype unknown": (nothing, [*SP, "--dtype", "fp8"], "unknown dtype 'fp8'"),
     "one language twice": (nothing, [*EVALUATE, "--data", "en=train.tsv"], "names the language 'en' twice"),
     "adapter overwritten": (nothing, [*SP[:-6], "--out", "a"], "already holds an adapter"),
@@ -555,3 +555,15 @@ def test_the_installed_program_says_the_same(place: Path) -> None:
     found = subprocess.run([*command, "t30.safetensors", "--json"], capture_output=True, text=True)
     assert found.returncode == 0
     assert json.loads(found.stdout)["fingerprint"] == toy_ticket(Backbone.from_pretrained("model")).fingerprint
+
+
+def test_a_list_behind_text_or_data_stands_for_repeated_flags() -> None:
+    spelt = cli._repeated(["scores", "mini", "--text", "a", "b", "--out", "s"])
+    assert spelt == ["scores", "mini", "--text", "a", "--text", "b", "--out", "s"]
+    assert cli._repeated(["evaluate", "a", "--data", "en=x", "sw=y"])[-2:] == ["--data", "sw=y"]
+    assert cli._repeated(["task", "check", "t", "--data", "x", "y", "--json"])[-3:] == ["--data", "y", "--json"]
+
+
+@pytest.mark.parametrize("arguments", [["evaluate", "--data", "en=x", "a"], ["task", "check", "--data", "x", "t"], []])
+def test_an_argument_behind_the_list_is_left_alone(arguments: list[str]) -> None:
+    assert cli._repeated(arguments) == arguments

@@ -32,7 +32,7 @@ def test_defaults_of_stage_one_are_the_papers() -> None:
 def test_defaults_of_stage_two_leave_the_recipe_to_the_method() -> None:
     settings = TrainSettings.of()
     assert (settings.epochs, settings.batch_size, settings.lr, settings.prompt_lr, settings.schedule) == (None,) * 5
-    assert (settings.prompt_length, settings.max_length, settings.language, settings.seed) == (4, 256, "en", 0)
+    assert (settings.prompt_length, settings.max_length, settings.language, settings.seed) == (4, 256, None, 0)
     assert settings.keep_prompt_encoder is False
 
 

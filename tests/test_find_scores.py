@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_text_backbone_or_dtype_is_refused(broken: Path)
         (toy_backbone("bert", seed=1), texts(), CPU),
         (toy_backbone("bert"), texts(), bf16),
     ):
-        with pytest.raises(InputError, match="other settings, text or backbone"):
+        with pytest.raises(InputError, match="other settings, dtype, text or backbone"):
             find_scores(backbone, lines, broken, settings=settings, compute=compute, resume=True)
 
 
@@ -153,12 +153,11 @@ def test_a_truncated_checkpoint_is_refused(broken: Path) -> None:
         find(toy_backbone("bert"), broken, resume=True)
 
 
-def test_without_resume_a_run_starts_anew(broken: Path, tmp_path: Path) -> None:
-    watcher = Breaking()
-    find(toy_backbone("bert"), broken, watcher=watcher)
-    assert watcher.first == 0
-    find(toy_backbone("bert"), tmp_path / "fresh")
-    assert contents(broken) == contents(tmp_path / "fresh")
+def test_without_resume_an_unfinished_run_is_kept(broken: Path) -> None:
+    before = contents(broken)
+    with pytest.raises(InputError, match="add --resume to go on, or delete"):
+        find(toy_backbone("bert"), broken)
+    assert contents(broken) == before
 
 
 def weights(backbone: Backbone) -> dict[str, bytes]:
@@ -174,7 +173,7 @@ def test_the_record(kind: str, strategy: str, tmp_path: Path) -> None:
     assert weights(backbone) == before
     assert set(contents(tmp_path)) == {"scores.safetensors", "scores.json"}
     record = json.loads((tmp_path / "scores.json").read_text())
-    assert record["settings"] == {**ScoresSettings(**SETTINGS).model_dump(), "strategy": strategy}
+    assert record["settings"] == {**ScoresSettings(**SETTINGS).model_dump(), "strategy": strategy, "epochs": None}
     assert record["dtype"] == "fp32"
     assert record["backbone"] == f"toy-{kind}"
     assert record["text_sha256"] == hashlib.sha256("".join(f"{line}\n" for line in texts()).encode()).hexdigest()

@@ -50,7 +50,7 @@ def accuracy(classifier: PromptClassifier, rows: Rows) -> float:
 @pytest.mark.parametrize("method", ["ltp", "sp"])
 def test_fits_96_examples(method: str, backbone: Backbone, task: Task, shared: Path) -> None:
     rows = read_rows(shared / "data" / "xnli" / "fewshot" / "en" / "train.32.jsonl", task)
-    settings = TrainSettings(epochs=25, batch_size=16, lr=5e-4, prompt_lr=1e-3, schedule="linear", max_length=128)
+    settings = TrainSettings(epochs=12, batch_size=16, lr=5e-4, prompt_lr=1e-3, schedule="linear", max_length=128)
     ticket = Ticket.load("mini-20") if method == "ltp" else None
     classifier = PromptClassifier(backbone, task, method, ticket, settings=settings)
     classifier.fit(rows)
