@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from toy_classifiers import OTHER, TRAINED, assert_same_bits, theta, toy_classifier
-from toy_tokenizers import mini, needs_mini
+from toy_tokenizers import mini
 from toys import KINDS, toy_backbone, toy_model, toy_tokenizer
 from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaForMaskedLM
 
@@ -227,7 +227,6 @@ def test_nothing_is_left_where_the_disk_is_full(failing: str, tmp_path: Path, mo
     assert_same_bits(classifier.backbone.model.state_dict(), theta("bert"))
 
 
-@needs_mini
 def test_the_shown_template_with_a_real_vocabulary(tmp_path: Path) -> None:
     tokenizer = mini()
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}

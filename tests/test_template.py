@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_tokenizers import TOKENIZERS, mini, needs_mini, unigram, wordpiece
+from toy_tokenizers import TOKENIZERS, mini, unigram, wordpiece
 from transformers import PreTrainedTokenizerBase
 
 from ltprompt.errors import InputError
@@ -57,7 +57,6 @@ def test_ids_piece_by_piece(make: Maker, language: str, question: str, answer: s
         assert example.ids[example.mask_position] == mask
 
 
-@needs_mini
 def test_the_real_full_stop_is_two_pieces() -> None:
     template = build(mini(), "soft")
     (example,) = template.encode([("right.", "wrong")])

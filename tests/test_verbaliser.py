@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_tokenizers import mini, needs_mini, unigram, wordpiece
+from toy_tokenizers import mini, unigram, wordpiece
 
 from ltprompt.errors import InputError
 from ltprompt.tasks import load_task
@@ -87,7 +87,6 @@ def test_equal_pieces() -> None:
         Verbaliser.build({"a": "Good", "b": "bad", "c": "good"}, wordpiece())
 
 
-@needs_mini
 @pytest.mark.parametrize("language", load_task("xnli").words)
 def test_the_published_words_with_the_real_tokenizer(language: str) -> None:
     """Every language either builds, scored as plainly computed, or says which word the vocabulary cannot hold."""

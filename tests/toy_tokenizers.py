@@ -1,4 +1,4 @@
-"""Tokenizers small enough to read, built as XLM-R's and BERT's are, and the real one where it lies beside."""
+"""Tokenizers small enough to read, built as XLM-R's and BERT's are, and the embedded real one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 from functools import cache
 from pathlib import Path
 
-import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ltprompt.backbone import load_tokenizer
 
 SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
-MINI = SHARED / "models" / "mini"
-needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="the real tokenizer is not beside the project")
 
 WORDS: tuple[str, ...] = ("right", "wrong", "maybe", "good", "bad", "no", "sí", "talvez", "是", "否", "也许")
 WORDS += ("Que", "s", "tion", "An", "swer", "问题", "答案", "：", "the", "cat", "sat", "on", "a", "mat")
@@ -69,8 +68,8 @@ def wordpiece() -> PreTrainedTokenizerBase:
 
 @cache
 def mini() -> PreTrainedTokenizerBase:
-    """The real tokenizer; only for tests marked `needs_mini`."""
-    return AutoTokenizer.from_pretrained(MINI)
+    """The real tokenizer of the embedded backbone."""
+    return load_tokenizer("mini", None)
 
 
-TOKENIZERS = [unigram, wordpiece, pytest.param(mini, marks=needs_mini)]
+TOKENIZERS = [unigram, wordpiece, mini]
