@@ -66,7 +66,7 @@ def test_learns_inference_from_1500_pairs_and_nothing_from_shuffled_labels(
 ) -> None:
     rows = read_rows(shared / "data" / "xnli" / "dev" / "en.tsv", task)
     train, held = rows.select(range(TRAINED)), rows.select(range(len(rows) - HELD_OUT, len(rows)))
-    settings = TrainSettings(epochs=4, max_length=128, **SUITABLE)
+    settings = TrainSettings(epochs=4, max_length=128, seed=1, **SUITABLE)
     found = {}
     for name, part in (("true", train), ("shuffled", shuffled(train))):
         classifier = PromptClassifier(backbone, task, "ltp", Ticket.load("mini-75"), settings=settings)
