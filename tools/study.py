@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from ltprompt import Backbone, PromptClassifier, Task, Ticket, load_task
@@ -86,13 +86,14 @@ def print_table(out: Path) -> None:
     for path in sorted(out.glob("*.json")):
         found = read_json(path, "a run of the study")
         cells[found["rate"], found["shots"], found["method"]].append(found)
-    print("| rate | shots | method | seeds | " + " | ".join(LANGUAGES) + " | mean | seconds a run |")
+    print("| rate | shots | method | seeds | " + " | ".join(LANGUAGES) + " | mean | median seconds a run |")
     print("|---" * (len(LANGUAGES) + 6) + "|")
     for (rate, shots, method), runs in sorted(cells.items()):
         columns = [[100 * run["test"]["languages"][name]["accuracy"] for run in runs] for name in LANGUAGES]
         columns.append([100 * run["test"]["mean"]["accuracy"] for run in runs])
         shown = " | ".join(f"{mean(column):.1f} ± {_deviation(column):.1f}" for column in columns)
-        print(f"| {rate} | {shots} | {method} | {len(runs)} | {shown} | {mean(run['seconds'] for run in runs):.0f} |")
+        seconds = median(run["seconds"] for run in runs)
+        print(f"| {rate} | {shots} | {method} | {len(runs)} | {shown} | {seconds:.0f} |")
 
 
 def _first(rows: Rows, count: int) -> Rows:
