@@ -56,7 +56,7 @@ def test_fits_96_examples(method: str, backbone: Backbone, task: Task, shared: P
     settings = TrainSettings(epochs=16, batch_size=16, lr=5e-4, prompt_lr=1e-3, schedule="linear", max_length=128)
     ticket = Ticket.load("mini-20") if method == "ltp" else None
     classifier = PromptClassifier(backbone, task, method, ticket, settings=settings)
-    classifier.fit(rows)
+    classifier.fit(rows, rows)  # the rows choose the epoch too: what counts is whether the method can fit them
     assert len(rows) == 96
     assert accuracy(classifier, rows) >= 0.95
 
