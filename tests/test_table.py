@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_tokenizers import SHARED
 
 from ltprompt.errors import InputError
 from ltprompt.tasks import Rows, Task, check_balance, load_task, read_rows, rows_from
@@ -179,9 +178,8 @@ def test_single_text_task(tmp_path: Path) -> None:
     assert read_rows(plain, task, labelled=False).texts == (("x",),)
 
 
-@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real data are not beside the project")
-def test_real_tables() -> None:
-    data = SHARED / "data"
+def test_real_tables(shared: Path) -> None:
+    data = shared / "data"
     assert len(read_rows(data / "xnli/dev/en.tsv", XNLI)) == 2490
     shots = read_rows(data / "xnli/fewshot/zh/train.16.jsonl", XNLI)
     assert len(shots) == 48

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ltprompt.backbone import load_tokenizer
-
-SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 
 WORDS: tuple[str, ...] = ("right", "wrong", "maybe", "good", "bad", "no", "sí", "talvez", "是", "否", "也许")
 WORDS += ("Que", "s", "tion", "An", "swer", "问题", "答案", "：", "the", "cat", "sat", "on", "a", "mat")

@@ -6,7 +6,7 @@ import os
 import sys
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from ltprompt.errors import InputError, LtpError
 if TYPE_CHECKING:
     from ltprompt.backbone import Backbone
     from ltprompt.device import Compute
+    from ltprompt.ticket import Scope
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,7 +93,7 @@ def ticket_cut(
     """Cut a ticket: keep the parameters that moved most."""
     from ltprompt.scores import Scores
 
-    found = Scores.load(scores_dir).select(ratio, _scope(scope), layers)
+    found = Scores.load(scores_dir).select(ratio, cast("Scope", scope), layers)
     found.save(out)
     if found.zero_entries:
         _warn(f"{found.zero_entries:,} of the ticket's {found.size:,} entries never moved (score 0)")
@@ -371,14 +372,6 @@ def _languages(data: list[str]) -> dict[str, Path]:
             raise InputError(f"--data names the language {language!r} twice; give each once")
         files[language] = Path(file)
     return files
-
-
-def _scope(name: str) -> Any:
-    from ltprompt.errors import choices
-
-    if name not in ("global", "layer"):
-        raise InputError(f"unknown scope {name!r}: {choices(name, ['global', 'layer'])}")
-    return name
 
 
 def _epoch_text(epoch: Any) -> str:

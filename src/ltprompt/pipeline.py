@@ -79,13 +79,7 @@ def find_scores(
         **plain,
     )
     scores = Scores(movement.parameters, movement.tensors, settings.strategy, fingerprint)
-    if out is not None:
-        counts = {
-            "lines": len(corpus),
-            "lines_dropped": corpus.dropped,
-            "lines_held_out": len(held),
-            "tokens": int(corpus.lengths.sum()),
-        }
+    if out is not None and checkpoint is not None:
         settled = settings.model_dump() | {"steps": steps, "epochs": None if settings.steps else settings.epochs}
         record = {
             "backbone": backbone.name,
@@ -93,14 +87,22 @@ def find_scores(
             "settings": settled,
             "dtype": compute.dtype_name,
             "text_sha256": text_hash,
-            "text": counts,
+            "text": _text_counts(corpus, len(held)),
             **movement.history.to_json(),
             **movement_shares(movement, backbone.word_name),
         }
         scores.save(out, record)
-        assert checkpoint is not None
         checkpoint.unlink(missing_ok=True)
     return scores
+
+
+def _text_counts(corpus: TokenizedCorpus, held_out: int) -> dict[str, int]:
+    return {
+        "lines": len(corpus),
+        "lines_dropped": corpus.dropped,
+        "lines_held_out": held_out,
+        "tokens": int(corpus.lengths.sum()),
+    }
 
 
 def movement_shares(movement: Movement, word_name: str) -> dict[str, Any]:
