@@ -32,6 +32,12 @@ ADAPTER_RECORD = "adapter.json"
 SPLIT_TRAIN = "train.{shots}.jsonl"
 SPLIT_DEV = "dev.{shots}.jsonl"
 SPLIT_REST = "rest.jsonl"
+GRID_FILE = "grid.yaml"
+GRID_LEDGER = "ledger.sqlite"
+GRID_RUNS = "runs"
+GRID_SCORES = "scores"
+GRID_TICKETS = "tickets"
+GRID_REPORT = "report"
 
 
 def canonical_json(data: Any) -> str:
