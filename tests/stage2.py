@@ -16,7 +16,7 @@ from ltprompt.backbone import Backbone
 from ltprompt.dense import DenseWeights
 from ltprompt.device import Compute
 from ltprompt.evaluation import Reader
-from ltprompt.methods import METHODS, Recipe, build_optimizer
+from ltprompt.methods import METHODS, Recipe, build_optimizer, training_weights
 from ltprompt.packed import PackedWeights
 from ltprompt.prompt import PromptEncoder
 from ltprompt.scores import Scores
@@ -31,6 +31,8 @@ CPU = Compute(torch.device("cpu"))
 # One word of several pieces in both tokenizers, none of whose pieces stands in a text.
 WORDS = {"yes": "right", "perhaps": "zqz", "no": "wrong"}
 TEMPLATE = ("{premise}", ".", "{hypothesis}", "?", "{prompt}", "{mask}", ".")
+DISCRETE = ("{premise}", ".", "good", "{hypothesis}", "?", "the", "{mask}", ".")
+MIXED = ("{premise}", ".", "good", "{hypothesis}", "?", "{prompt}", "the", "{mask}", ".")
 TEXT = ("good", "bad", "the", "cat", "sat", "on", "a", "mat")
 SEED = 3
 
@@ -75,18 +77,26 @@ class Toy:
     stock: Callable[[], Any]
 
     @classmethod
-    def of(cls, kind: str, *, double: bool = True, examples: int = 27, **options: Any) -> Toy:
+    def of(
+        cls,
+        kind: str,
+        *,
+        double: bool = True,
+        examples: int = 27,
+        parts: tuple[str, ...] | None = TEMPLATE,
+        **options: Any,
+    ) -> Toy:
+        """Build a toy; parts: of its template, None for the bare texts and a classifier on the first token."""
         options.setdefault("layers", 2)
         backbone = toys.toy_backbone(kind, double=double, **options)
-        template = Template.build(
-            TEMPLATE,
-            ("premise", "hypothesis"),
-            backbone.tokenizer,
-            prompt_length=4,
-            max_length=48,
-            strip_punctuation=True,
-        )
-        reader = Reader(backbone, Verbaliser.build(WORDS, backbone.tokenizer), CPU)
+        columns, tokenizer = ("premise", "hypothesis"), backbone.tokenizer
+        if parts is None:
+            template = Template.plain(columns, tokenizer, max_length=48)
+        else:
+            template = Template.build(
+                parts, columns, tokenizer, prompt_length=4, max_length=48, strip_punctuation=True
+            )  # fmt: skip
+        reader = Reader(backbone, Verbaliser.build(WORDS, tokenizer) if parts else None, CPU)
 
         def stock() -> Any:
             model = toys.toy_model(kind, **options).requires_grad_(False)
@@ -115,14 +125,40 @@ class Toy:
 
 @dataclass
 class Trained:
-    """What a training of the package left: prompt, kept epoch, and every parameter with the changes on."""
+    """What a training of the package left: prompt or classifier, kept epoch, every parameter with the changes on."""
 
-    prompt: PromptEncoder
+    prompt: Any
     epochs: list[Epoch]
     kept: int
     changes: dict[str, Any]
     state: dict[str, Tensor]
     rates: list[list[float]]
+
+
+def train_method(toy: Toy, name: str, recipe: Recipe, beside: Any, *, size: float | None = None) -> Trained:
+    """Train as a method does, through its own weights, and lay the changes over θ."""
+    builder = training_weights(
+        METHODS[name],
+        toy.backbone,
+        ticket=None,
+        words=toy.words(),
+        outputs=toy.reader.outputs,
+        size=size,
+        seed=SEED,
+    )
+    with builder as weights:
+        optimizer = build_optimizer(recipe, weights, beside, toy.backbone.norms)
+        epochs, kept = tune(toy.reader, weights, beside, optimizer, toy.train, None, recipe, seed=SEED)
+        changes = {change.name: change for change in weights.changes()}
+    return Trained(beside, epochs, kept, changes, changed_state(toy, changes), [])
+
+
+def changed_state(toy: Toy, changes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every parameter with the changes on."""
+    state = {name: tensor.clone() for name, tensor in toy.theta.items()}
+    for name, change in changes.items():
+        state[name].view(-1)[change.index.long()] = change.values
+    return state
 
 
 def train(
@@ -136,7 +172,7 @@ def train(
     """Train with the package, close the weights and lay the changes over θ."""
     prompt, rates = toy.prompt(), []
     try:
-        optimizer = build_optimizer(recipe, weights, prompt)
+        optimizer = build_optimizer(recipe, weights, prompt, toy.backbone.norms)
         optimizer.register_step_pre_hook(lambda o, *_: rates.append([group["lr"] for group in o.param_groups]))
         epochs, kept = tune(
             toy.reader, weights, prompt, optimizer, toy.train, dev, recipe, seed=SEED, on_epoch=on_epoch
@@ -144,10 +180,7 @@ def train(
         changes = {change.name: change for change in weights.changes()}
     finally:
         weights.close()
-    state = {name: tensor.clone() for name, tensor in toy.theta.items()}
-    for name, change in changes.items():
-        state[name].view(-1)[change.index.long()] = change.values
-    return Trained(prompt, epochs, kept, changes, state, rates)
+    return Trained(prompt, epochs, kept, changes, changed_state(toy, changes), rates)
 
 
 def ltp_recipe(**given: Any) -> Recipe:
@@ -173,7 +206,7 @@ class Plain:
     """The reference's model and prompt, and the gradient norm before clipping at every step."""
 
     model: Any
-    prompt: PromptEncoder
+    prompt: Any
     norms: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
@@ -194,7 +227,7 @@ def label_logits(
         rows.append(torch.stack(row + [matrix[pad_id]] * (longest - len(row))))
         attention[number, : len(row)] = 1
     logits = model(inputs_embeds=torch.stack(rows), attention_mask=attention).logits
-    at_mask = torch.stack([logits[number, example.mask_position] for number, example in enumerate(examples)])
+    at_mask = torch.stack([logits[number, example.read_at] for number, example in enumerate(examples)])
     return torch.stack([sum(at_mask[:, piece] for piece in word) / len(word) for word in pieces], dim=1)
 
 
@@ -212,13 +245,16 @@ def plain_training(
     toy: Toy,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    make_optimizer: Callable[[dict[str, nn.Parameter], PromptEncoder], torch.optim.Optimizer],
+    make_optimizer: Callable[[dict[str, nn.Parameter], nn.Module], torch.optim.Optimizer],
     *,
     decouple: bool,
+    prompt: nn.Module | None = None,
+    surgery: Callable[[Any], dict[str, nn.Parameter]] | None = None,
 ) -> Plain:
     """Train whole tensors, gradient times mask, on whole batches with one forward each.
 
-    decouple: the output matrix becomes a frozen clone of the input matrix.
+    decouple: the output matrix becomes a frozen clone of the input matrix. prompt: a module that gives vectors, the
+    soft prompt where it is None. surgery: changes the model before training and returns more to train.
     """
     model = toy.stock().train()
     if decouple:
@@ -227,7 +263,9 @@ def plain_training(
     trained = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in masks}
     for parameter in trained.values():
         parameter.requires_grad_(True)
-    found = Plain(model, toy.prompt())
+    if surgery:
+        trained |= surgery(model)
+    found = Plain(model, prompt or toy.prompt())
     optimizer = make_optimizer(trained, found.prompt)
     pieces, pad_id = plain_pieces(toy.backbone.tokenizer), toy.backbone.tokenizer.pad_token_id
     for batch in batches(len(toy.train), recipe):
@@ -237,7 +275,7 @@ def plain_training(
         loss = functional.cross_entropy(logits, torch.tensor(toy.train.labels[batch]))
         loss.backward()
         for name, parameter in trained.items():
-            if parameter.grad is not None:  # an untied head owns a bias that nothing uses
+            if parameter.grad is not None and name in masks:  # an untied head owns a bias that nothing uses
                 parameter.grad *= masks[name]
         found.losses.append(loss.item())
         everything = [*trained.values(), *found.prompt.parameters()]

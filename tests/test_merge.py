@@ -120,10 +120,10 @@ def test_merged_logits_are_those_of_the_applied_adapter(case: tuple[str, str, bo
     with torch.no_grad():
         expected = backbone.model(inputs_embeds=words, attention_mask=given.attention).logits[real]
     found = given.found["logits"][real]
-    assert found.shape[1] == size + 4
+    assert found.shape[1] == size + len(adapter.prompt)
     assert (found[:, :size] - expected).abs().max() <= 1e-5
     # An added word is never predicted.
-    assert found.softmax(-1)[:, size:].max() == 0
+    assert (found.softmax(-1)[:, size:] == 0).all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -237,3 +237,10 @@ def test_the_shown_template_with_a_real_vocabulary(tmp_path: Path) -> None:
     text = AutoTokenizer.from_pretrained(tmp_path / "merged")(readme_text(tmp_path / "merged", row))["input_ids"]
     example = classifier.template.encode([(row["premise"], row["hypothesis"])])[0]
     assert text == added(torch.from_numpy(example.ids), len(tokenizer)).tolist()
+
+
+def test_a_fine_tuned_classifier_cannot_be_merged_and_nothing_is_written(tmp_path: Path) -> None:
+    classifier = toy_classifier(toy_backbone("bert"), "ft")
+    with pytest.raises(InputError, match="method 'ft' has a classifier of its own"):
+        merge(classifier, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

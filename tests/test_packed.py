@@ -198,7 +198,7 @@ def test_only_the_trained_entries_have_values_gradients_and_optimizer_state() ->
     name = toy.backbone.word_name
     rows = int(ticket.mask(name)[toy.words()].sum())
     assert len(weights.flat) == ticket.size - ticket.count(name) + rows
-    assert sum(p.numel() for p in weights.parameters()) == len(weights.flat)
+    assert sum(p.numel() for p in weights.named_parameters().values()) == len(weights.flat)
     weights.close()
 
 
@@ -215,8 +215,6 @@ def test_gradients_add_up_over_micro_batches_and_dense_ones_are_freed() -> None:
         assert weights.table.grad is None
     assert sums[0].abs().max() > 0
     torch.testing.assert_close(sums[1], 2 * sums[0])
-    weights.zero_grad()
-    assert not weights.flat.grad.any()
     weights.close()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def by_hand(classifier: PromptClassifier, rows: list[dict[str, str]]) -> np.ndar
         ids = torch.from_numpy(filled.ids)
         words = model.get_input_embeddings()(ids.clamp_min(0)).detach()
         words[ids < 0] = adapter.prompt[-ids[ids < 0] - 1]
-        logits = model(inputs_embeds=words[None]).logits[0, filled.mask_position].detach()
+        logits = model(inputs_embeds=words[None]).logits[0, filled.read_at].detach()
         found.append(torch.stack([logits[ids].mean() for ids in pieces]).softmax(0).numpy())
     return np.stack(found)
 
@@ -248,3 +249,47 @@ def test_words_of_several_pieces_are_told() -> None:
     classifier = PromptClassifier(toy_backbone("bert"), **(UNTRAINED | {"task": parse_task(plain, "here")}))
     assert len(classifier.notes) == 1
     assert "'the cat' of label 'neutral' is 2 pieces" in classifier.notes[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["ft", "dp", "mp", "bitfit", "lora", "shira", "super-tuning"])
+def test_every_method_is_saved_and_loaded(kind: str, method: str, tmp_path: Path) -> None:
+    size = {"lora": 2, "shira": 2, "super-tuning": 0.5}.get(method)
+    classifier = toy_classifier(toy_backbone(kind), method, size=size)
+    classifier.save_pretrained(tmp_path / "adapter")
+    loaded = PromptClassifier.from_pretrained(tmp_path / "adapter", toy_backbone(kind), compute=CPU)
+    assert loaded.method.name == method
+    assert np.array_equal(loaded.predict_proba(OTHER), classifier.predict_proba(OTHER))
+    untrained = toy_classifier(toy_backbone(kind), method, size=size, lr=1e-9)
+    assert np.abs(untrained.predict_proba(OTHER) - classifier.predict_proba(OTHER)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("method", "lr", "epochs"),
+    [("dp", 0.01, 30), ("mp", 0.01, 30), ("bitfit", 0.02, 200), ("lora", 0.03, 40), ("super-tuning", 0.03, 40)],
+)
+def test_every_prompting_method_learns(kind: str, method: str, lr: float, epochs: int) -> None:
+    classifier = toy_classifier(toy_backbone(kind), method, lr=lr, epochs=epochs)
+    assert classifier.predict(TRAIN) == [row["label"] for row in TRAIN]
+
+
+def test_the_epoch_with_the_best_dev_accuracy_is_kept_with_its_classifier() -> None:
+    backbone = toy_backbone("bert")
+    classifier = PromptClassifier(backbone, "xnli", "ft", compute=CPU, lr=0.01, epochs=30, batch_size=4, max_length=48)
+    fit = classifier.fit(TRAIN, TRAIN)
+    best = max(epoch.dev_accuracy or 0 for epoch in fit.epochs)
+    assert fit.kept_epoch == next(epoch.number for epoch in fit.epochs if epoch.dev_accuracy == best)
+    assert fit.kept_epoch < 30, "an earlier epoch must be kept for this test to mean anything"
+    assert classifier.evaluate({"en": TRAIN}).by_language["en"].accuracy == best
+
+
+def test_a_task_without_the_method_s_template_is_refused() -> None:
+    task = load_task("xnli").model_copy(update={"templates": {"soft": load_task("xnli").templates["soft"]}})
+    with pytest.raises(InputError, match="no 'discrete' template"):
+        PromptClassifier(toy_backbone("bert"), task, "dp", compute=CPU, max_length=48)
+
+
+def test_fine_tuning_needs_no_words_in_the_language() -> None:
+    classifier = PromptClassifier(toy_backbone("bert"), "xnli", "ft", compute=CPU, max_length=48, language="quy")
+    assert classifier.notes == ()

@@ -54,7 +54,7 @@ def test_ids_piece_by_piece(make: Maker, language: str, question: str, answer: s
     for style, pieces in expected.items():
         (example,) = build(tokenizer, style, language).encode([PAIR])
         assert example.ids.tolist() == reference(tokenizer, pieces)
-        assert example.ids[example.mask_position] == mask
+        assert example.ids[example.read_at] == mask
 
 
 def test_the_real_full_stop_is_two_pieces() -> None:
@@ -81,7 +81,7 @@ def test_a_special_token_in_a_text_is_unknown(make: Maker) -> None:
     assert ids.count(tokenizer.mask_token_id) == 1
     assert ids.count(tokenizer.pad_token_id) == 0
     assert ids.count(tokenizer.unk_token_id) >= 2
-    assert ids[example.mask_position] == tokenizer.mask_token_id
+    assert ids[example.read_at] == tokenizer.mask_token_id
 
 
 def longest_first(lengths: list[int], room: int) -> list[int]:
@@ -127,7 +127,7 @@ def test_truncation_shortens_only_the_texts(texts: list[tuple[str, str]], style:
         expected = [tokenizer.cls_token_id, *fields[0][: kept[0]], *between, *fields[1][: kept[1]], *after]
         assert example.ids.tolist() == expected
         assert len(expected) <= max_length
-        assert example.mask_position == len(expected) - len(after) + after.index(tokenizer.mask_token_id)
+        assert example.read_at == len(expected) - len(after) + after.index(tokenizer.mask_token_id)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_single_text_task() -> None:
     example, short = template.encode([("the cat sat.",), ("no",)])
     assert template.pieces(example) == ["[CLS]", "<p1>", "<p2>", "the", "cat", "[MASK]", "[SEP]"]
     assert template.pieces(short) == ["[CLS]", "<p1>", "<p2>", "no", "[MASK]", "[SEP]"]
-    assert (example.mask_position, template.prompt_length) == (5, 2)
+    assert (example.read_at, template.prompt_length) == (5, 2)
 
 
 def test_discrete_has_no_prompt() -> None:

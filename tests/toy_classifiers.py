@@ -38,7 +38,13 @@ TRAINED = {
     "ltp-decoupled": ("ltp", "decoupled"),
     "ltp-tied": ("ltp", "tied"),
     "sp": ("sp", None),
+    "dp": ("dp", None),
+    "mp": ("mp", None),
+    "bitfit": ("bitfit", None),
+    "lora": ("lora", None),
+    "super-tuning": ("super-tuning", None),
 }
+SIZES = {"lora": 2, "super-tuning": 0.5}
 
 
 def toy_ticket(backbone: Backbone, ratio: float = 0.5, strategy: str = "decoupled", seed: int = 0) -> Ticket:
@@ -49,10 +55,11 @@ def toy_ticket(backbone: Backbone, ratio: float = 0.5, strategy: str = "decouple
 
 
 def toy_classifier(backbone: Backbone, kind: str = "ltp-decoupled", seed: int = 0, **given: Any) -> PromptClassifier:
-    """A classifier of one of the TRAINED kinds that has moved far from where it started."""
-    method, strategy = TRAINED[kind]
+    """A classifier of one of the TRAINED kinds, or of a method, that has moved far from where it started."""
+    method, strategy = TRAINED.get(kind, (kind, None))
     ticket = None if strategy is None else toy_ticket(backbone, strategy=strategy, seed=seed)
-    settings = {"lr": 0.02, "epochs": 2, "batch_size": 4, "max_length": 48, "seed": seed} | given
+    settings = {"lr": 0.02, "epochs": 2, "batch_size": 4, "max_length": 48, "seed": seed, "size": SIZES.get(kind)}
+    settings |= given
     classifier = PromptClassifier(backbone, "xnli", method, ticket, compute=CPU, **settings)
     classifier.fit(TRAIN)
     return classifier

@@ -36,7 +36,8 @@ class Adapter:
     """What training leaves.
 
     changes: new values of backbone entries, each name once. shapes: the full shape of each changed parameter.
-    prompt: the folded prompt [n, width], fp32. moves_output: whether changes to a tied embedding matrix move the
+    prompt: the folded prompt [n, width], fp32, with n = 0 for methods without one; for `ft` the folded classifier, see
+    `PooledClassifier`. moves_output: whether changes to a tied embedding matrix move the
     output side too. fingerprint, backbone, revision: of the backbone it belongs to; only the fingerprint is compared.
     settings: task, method, language, lengths: all that rebuilds template and verbaliser. record: how it was trained.
     prompt_encoder: the prompt's state before folding, where it was kept to train on.

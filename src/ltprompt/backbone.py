@@ -93,9 +93,36 @@ class Backbone:
         return self.word_embeddings.weight.device
 
     @property
+    def training(self) -> bool:
+        """Whether dropout is on."""
+        return bool(self.model.training)
+
+    @property
     def width(self) -> int:
         """Width of a word embedding, and so of a prompt vector."""
         return self.word_embeddings.embedding_dim
+
+    @property
+    def hidden(self) -> int:
+        """Width of a hidden state, which may be another than that of a word embedding."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def classifier_dropout(self) -> float:
+        """Dropout that the configuration has for a classifier's inputs, else for hidden states."""
+        own = getattr(self.model.config, "classifier_dropout", None)
+        return float(getattr(self.model.config, "hidden_dropout_prob", 0.0) if own is None else own)
+
+    @property
+    def spread(self) -> float:
+        """Deviation of the weights of a new layer."""
+        return float(getattr(self.model.config, "initializer_range", 0.02))
+
+    @property
+    def encoder_names(self) -> list[str]:
+        """Names of the encoder's parameters: all but the head's own."""
+        inside = {id(parameter) for parameter in self.base.parameters()}
+        return [name for name, parameter in self.parameters.items() if id(parameter) in inside]
 
     @property
     def word_name(self) -> str:

@@ -61,7 +61,7 @@ class TrainSettings(Settings):
     epochs, batch_size, lr, schedule: of the optimisation. prompt_lr: the prompt's own rate; lr where it is None.
     prompt_length: pseudo-tokens. max_length: tokens an example. language: whose words and pattern are used; None is
     the task's own default. seed: of the prompt's initial values, order and dropout. keep_prompt_encoder: save the
-    unfolded prompt too.
+    unfolded prompt too. size: of what `lora` and `shira` (rank) or `super-tuning` (sparsity) add.
     """
 
     epochs: Positive | None = None
@@ -74,3 +74,4 @@ class TrainSettings(Settings):
     language: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     keep_prompt_encoder: bool = False
+    size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -1,4 +1,4 @@
-"""The whole model in training, as the published prompting and fine-tuning baselines have it (facts.md)."""
+"""Whole tensors of the backbone in training, as the published baselines have it (facts.md)."""
 
 from __future__ import annotations
 
@@ -9,33 +9,28 @@ from torch import Tensor, nn
 
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change, changed
+from ltprompt.named import NamedTensors
 from ltprompt.originals import restore
 
 
 class DenseWeights:
-    """Every parameter of the backbone in training, in place, the tie of input and output embeddings kept.
+    """Parameters of the backbone in training, in place, the tie of input and output embeddings kept.
 
-    theta: the parameters' original values by name, as `originals` yields them.
+    theta: the original values, by name, of the parameters to train, as `originals` yields them; no other one moves.
     """
-
-    moves_output = True
 
     def __init__(self, backbone: Backbone, theta: Mapping[str, Tensor], outputs: Sequence[int]) -> None:
         self.backbone = backbone
         self.theta = theta
+        self.moves_output = backbone.word_name in theta
         self.outputs = torch.tensor(list(outputs), dtype=torch.int64, device=backbone.device)
-        for name in theta:
-            backbone.parameters[name].requires_grad_(True)
+        self.tensors = NamedTensors({name: backbone.parameters[name] for name in theta})
+        for parameter in self.tensors.parameters.values():
+            parameter.requires_grad_(True)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return every trained parameter by name."""
-        return {name: self.backbone.parameters[name] for name in self.theta}
-
-    def zero_grad(self) -> None:
-        """Set the gradients to zero in place."""
-        for parameter in self.named_parameters().values():
-            if parameter.grad is not None:
-                parameter.grad.zero_()
+        return dict(self.tensors.parameters)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return embeddings [..., w] of words."""
@@ -43,7 +38,7 @@ class DenseWeights:
         return embeddings
 
     def output_rows(self) -> tuple[Tensor, Tensor | None]:
-        """Return the verbaliser's rows [n, w] of the output matrix and its bias, differentiable."""
+        """Return the verbaliser's rows [n, w] of the output matrix and its bias, differentiable where they train."""
         return self.backbone.output_rows(self.outputs)
 
     def step_done(self) -> None:
@@ -51,18 +46,16 @@ class DenseWeights:
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return a copy of the trained values."""
-        return {name: parameter.detach().clone() for name, parameter in self.named_parameters().items()}
+        return self.tensors.snapshot()
 
-    @torch.no_grad()
     def load(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Take up a copy that `snapshot` returned."""
-        for name, value in snapshot.items():
-            self.backbone.parameters[name].copy_(value)
+        """Take up a copy."""
+        self.tensors.load(snapshot)
 
     def changes(self) -> list[Change]:
         """Return the entries that differ from θ."""
         found = []
-        for name, parameter in self.named_parameters().items():
+        for name, parameter in self.tensors.parameters.items():
             old, new = self.theta[name].reshape(-1), parameter.detach().cpu().reshape(-1)
             change = changed(name, old, new)
             if change is not None:
@@ -71,7 +64,7 @@ class DenseWeights:
 
     def close(self) -> None:
         """Set every parameter back to θ."""
-        for parameter in self.named_parameters().values():
+        for parameter in self.tensors.parameters.values():
             parameter.requires_grad_(False)
             parameter.grad = None
         restore(self.backbone, self.theta)

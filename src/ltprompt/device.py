@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -40,6 +41,14 @@ def forked_random(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cpu":
         return torch.random.fork_rng(devices=[])
     return torch.random.fork_rng(devices=[device], device_type=device.type)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw on the CPU from a generator seeded with `seed`; the global one stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ltprompt.backbone import Backbone
 from ltprompt.batching import micro_batches, pad
-from ltprompt.device import Compute
+from ltprompt.device import Compute, full_precision
+from ltprompt.pooling import classify
 from ltprompt.prompt import insert
 from ltprompt.template import Encoded
 from ltprompt.verbaliser import Verbaliser
@@ -23,30 +24,43 @@ OutputRows = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads label logits off the mask: the part of the forward pass that training and evaluation share."""
+    """Reads label logits off one position: the part of the forward pass that training and evaluation share.
+
+    verbaliser: whose words are read off the mask; None for plain fine-tuning, where a classifier reads the first token.
+    """
 
     backbone: Backbone
-    verbaliser: Verbaliser
+    verbaliser: Verbaliser | None
     compute: Compute
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Words whose rows of the output matrix are needed."""
+        return () if self.verbaliser is None else self.verbaliser.flat_ids
 
     @property
     def output_rows(self) -> OutputRows:
         """The verbaliser's rows of the output matrix, as pretrained."""
-        return self.backbone.output_rows(torch.tensor(self.verbaliser.flat_ids, device=self.backbone.device))
+        return self.backbone.output_rows(torch.tensor(self.outputs, dtype=torch.int64, device=self.backbone.device))
 
     def logits(self, batch: Sequence[Encoded], prompt: Tensor | None, embed: Embed, rows: OutputRows) -> Tensor:
         """Return label logits [B, labels] of a batch; the head runs at the mask, for the verbaliser's words alone.
 
-        prompt: [n, width] vectors. embed: word ids [B, L] -> embeddings [B, L, width]. rows: rows of the output matrix.
+        prompt: [n, width] vectors, None without a prompt, for fine-tuning the folded classifier. embed: word ids [B, L]
+        -> embeddings [B, L, width]. rows: rows of the output matrix.
         """
-        backbone = self.backbone
+        backbone, vectors = self.backbone, None if self.verbaliser is None else prompt
         pad_id = backbone.tokenizer.pad_token_id
         ids, attention = pad([example.ids for example in batch], pad_id, backbone.device)
-        masks = torch.tensor([example.mask_position for example in batch], device=backbone.device)
+        places = torch.tensor([example.read_at for example in batch], device=backbone.device)
         with self.compute.autocast():
-            hidden = backbone.encode(insert(embed(ids.clamp_min(0)), ids, prompt), attention)
-        at_mask = hidden[torch.arange(len(batch), device=backbone.device), masks]
-        return self.verbaliser.label_logits(backbone.word_logits(at_mask, *rows))
+            hidden = backbone.encode(insert(embed(ids.clamp_min(0)), ids, vectors), attention)
+        found = hidden[torch.arange(len(batch), device=backbone.device), places]
+        if self.verbaliser is not None:
+            return self.verbaliser.label_logits(backbone.word_logits(found, *rows))
+        assert prompt is not None
+        with full_precision(backbone.device):
+            return classify(found.to(prompt.dtype), prompt, backbone.classifier_dropout if backbone.training else 0.0)
 
     @torch.no_grad()
     def predict(
@@ -73,7 +87,13 @@ class Reader:
             found[group] = logits
             if on_batch:
                 on_batch(len(group))
-        return found if found is not None else np.empty((0, len(self.verbaliser.labels)), np.float32)
+        return found if found is not None else np.empty((0, self._classes(prompt)), np.float32)
+
+    def _classes(self, folded: Tensor | None) -> int:
+        if self.verbaliser is not None:
+            return len(self.verbaliser.labels)
+        assert folded is not None
+        return len(folded) - self.backbone.hidden
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from ltprompt.backbone import Backbone
 from ltprompt.errors import InputError
 from ltprompt.files import atomic_folder
 from ltprompt.pipeline import PromptClassifier
+from ltprompt.verbaliser import Verbaliser
 
 # An added word must never be predicted: it stands in the input only. Small enough for fp16, too low for any softmax.
 NEVER = -1e4
@@ -33,11 +34,16 @@ def merge(classifier: PromptClassifier, out: str | Path) -> None:
         raise InputError(f"{out} already exists; choose another folder or delete it")
     if classifier.adapter is None:
         raise InputError("this classifier is not trained yet; call fit first or load one with from_pretrained")
+    if classifier.reader.verbaliser is None:
+        raise InputError(
+            f"an adapter of method {classifier.method.name!r} has a classifier of its own, which a masked language "
+            "model cannot hold; use it with `ltprompt predict`, or train with a prompting method"
+        )
     with atomic_folder(out) as folder:
-        _write(classifier, classifier.adapter, folder)
+        _write(classifier, classifier.adapter, classifier.reader.verbaliser, folder)
 
 
-def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None:
+def _write(classifier: PromptClassifier, adapter: Adapter, verbaliser: Verbaliser, folder: Path) -> None:
     backbone = classifier.backbone
     words = [f"<p{number + 1}>" for number in range(len(adapter.prompt))]
     tokenizer = copy.deepcopy(backbone.tokenizer)
@@ -45,7 +51,7 @@ def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None
     if taken:
         raise InputError(f"the backbone's vocabulary already has {', '.join(sorted(taken))}; it cannot be merged into")
     tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in words])
-    first = tokenizer.convert_tokens_to_ids(words[0])
+    first = tokenizer.convert_tokens_to_ids(words[0]) if words else backbone.word_embeddings.num_embeddings
     revert(backbone)
     adapter.apply(backbone)
     untied = backbone.kept_output is not None or not backbone.tied
@@ -60,7 +66,7 @@ def _write(classifier: PromptClassifier, adapter: Adapter, folder: Path) -> None
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "README.md").write_text(_readme(classifier, words), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(classifier, verbaliser, words), encoding="utf-8")
 
 
 def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor | None) -> dict[str, Tensor]:
@@ -114,8 +120,8 @@ def _longer(value: Tensor, size: int, fill: float) -> Tensor:
     return longer
 
 
-def _readme(classifier: PromptClassifier, words: list[str]) -> str:
-    task, verbaliser, template = classifier.task, classifier.reader.verbaliser, classifier.template
+def _readme(classifier: PromptClassifier, verbaliser: Verbaliser, words: list[str]) -> str:
+    task, template = classifier.task, classifier.template
     style, language = classifier.method.style, classifier.language
     parts = ["".join(words) if part == "{prompt}" else part for part in task.template_for(style, language)]
     shown = " ".join(parts).replace("{mask}", classifier.backbone.tokenizer.mask_token)
@@ -128,7 +134,7 @@ def _readme(classifier: PromptClassifier, words: list[str]) -> str:
             f"# A masked language model with a merged prompt for the task {task.name}",
             "",
             f"Template: `{shown}`, at most {classifier.settings.max_length} tokens; only the text fields are cut.",
-            f"Prompt slots: {template.prompt_length}, as the added words {', '.join(words)}.",
+            *([f"Prompt slots: {template.prompt_length}, as the added words {', '.join(words)}."] if words else []),
             *(["Trailing ASCII punctuation of each text field is stripped first."] if task.strip_punctuation else []),
             "",
             "| label | word | ids whose mean logit at the mask scores it |",

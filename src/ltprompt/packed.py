@@ -87,14 +87,9 @@ class PackedWeights:
         self.flat.grad = torch.zeros_like(self.flat)
         self._hooks = [self._train(slot) for slot in self.slots.values()]
 
-    def parameters(self) -> list[nn.Parameter]:
+    def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the flat vector, where it holds anything."""
-        return [self.flat] if len(self.flat) else []
-
-    def zero_grad(self) -> None:
-        """Set the flat gradient to zero in place."""
-        assert self.flat.grad is not None
-        self.flat.grad.zero_()
+        return {"flat": self.flat} if len(self.flat) else {}
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return embeddings [..., w]: with gradients on, of training words, differentiable; without, of any words."""

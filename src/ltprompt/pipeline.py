@@ -5,33 +5,31 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change
 from ltprompt.config import ScoresSettings, TrainSettings
 from ltprompt.corpus import TokenizedCorpus, text_sha256
-from ltprompt.dense import DenseWeights
-from ltprompt.device import Compute, resolve
+from ltprompt.device import Compute, resolve, seeded
 from ltprompt.errors import InputError
 from ltprompt.evaluation import Measures, Reader, mean_measures, measure, softmax
 from ltprompt.files import SCORES_CHECKPOINT, canonical_json, sha256
 from ltprompt.masking import split_lines
-from ltprompt.methods import Method, Recipe, build_optimizer, find_method
+from ltprompt.methods import Method, Recipe, build_optimizer, find_method, resolved_size, training_weights
 from ltprompt.mlm import Movement, Watcher, find_movement
-from ltprompt.originals import originals
-from ltprompt.packed import PackedWeights
+from ltprompt.pooling import PooledClassifier
 from ltprompt.prompt import PromptEncoder
 from ltprompt.scores import Scores
 from ltprompt.tasks import Rows, Task, check_balance, load_task, parse_task, rows_from
-from ltprompt.template import Encoded, Template
+from ltprompt.template import Template
 from ltprompt.ticket import Ticket
 from ltprompt.training import Epoch, LabelledExamples, fold, tune
 from ltprompt.verbaliser import Verbaliser
@@ -154,8 +152,8 @@ class Evaluation:
 class PromptClassifier:
     """A task on a backbone: trained with `fit` or loaded, then evaluated, used and saved.
 
-    task: a name (``xnli``, ``americasnli``), a YAML file or a `Task`. method: ``ltp``, ``sp`` or ``prompt-only``.
-    ticket: what ``ltp`` may train. Settings are those of `config.TrainSettings`, as keywords.
+    task: a name (``xnli``, ``americasnli``), a YAML file or a `Task`. method: a name of `methods.METHODS`. ticket: what
+    ``ltp`` may train. Settings are those of `config.TrainSettings`, as keywords.
     Raises `InputError` for unknown names and bad settings, `MismatchError` for another backbone's ticket.
     """
 
@@ -179,32 +177,21 @@ class PromptClassifier:
         self.compute = compute or resolve(str(backbone.device))
         self.ticket = _checked_ticket(self.method, ticket, backbone)
         backbone.check_length(self.settings.max_length)
+        self.size = resolved_size(self.method, self.settings.size)
         self.language = self.settings.language or self.task.default_language
-        words = self.task.words_for(self.language)
-        self.reader = Reader(backbone, Verbaliser.build(words, backbone.tokenizer), self.compute)
-        self.template = Template.build(
-            self.task.template_for(self.method.style, self.language),
-            self.task.columns,
-            backbone.tokenizer,
-            prompt_length=self.settings.prompt_length,
-            max_length=self.settings.max_length,
-            strip_punctuation=self.task.strip_punctuation,
-        )
+        self.template = self._template()
+        self.reader = Reader(backbone, self._verbaliser(), self.compute)
         self.adapter: Adapter | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for every label word that is not a single piece of the vocabulary."""
-        return self.reader.verbaliser.notes
+        return () if self.reader.verbaliser is None else self.reader.verbaliser.notes
 
     @property
     def recipe(self) -> Recipe:
         """The method's recipe with the user's settings over it."""
-        given = {name: getattr(self.settings, name) for name in ("epochs", "batch_size", "lr", "schedule")}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        # A user who sets one rate means both, as the paper has one for everything.
-        prompt_lr = self.settings.prompt_lr or self.settings.lr or self.method.recipe.prompt_lr
-        return replace(self.method.recipe, **chosen, prompt_lr=prompt_lr)
+        return resolved_recipe(self.method, self.settings)
 
     def fit(self, train: Table, dev: Table | None = None, *, on_epoch: Callable[[Epoch], None] | None = None) -> Fit:
         """Run stage 2 on labelled rows; the epoch with the best accuracy on `dev` is kept, without dev the last one.
@@ -216,21 +203,19 @@ class PromptClassifier:
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
         revert(self.backbone)
-        fingerprint, device = self.backbone.fingerprint, self.backbone.device
-        master = self.backbone.word_embeddings.weight.dtype
-        prompt = PromptEncoder.seeded(
-            self.settings.prompt_length, self.backbone.width, self.settings.seed, device=device, dtype=master
-        )
-        with ExitStack() as stack:
-            stack.callback(self.backbone.model.eval)
-            weights = self._weights(examples.examples, stack, master)
-            optimizer = build_optimizer(self.recipe, weights, prompt)
+        fingerprint, beside = self.backbone.fingerprint, self._beside()
+        weights_of_method = training_weights(
+            self.method, self.backbone, ticket=self.ticket, words=self._words(examples), outputs=self.reader.outputs,
+            size=self.size, seed=self.settings.seed,
+        )  # fmt: skip
+        with weights_of_method as weights:
+            optimizer = build_optimizer(self.recipe, weights, beside, self.backbone.norms)
             epochs, kept = tune(
-                self.reader, weights, prompt, optimizer, examples, held, self.recipe,
+                self.reader, weights, beside, optimizer, examples, held, self.recipe,
                 seed=self.settings.seed, on_epoch=on_epoch,
             )  # fmt: skip
             changes = tuple(weights.changes())
-        self.adapter = self._adapter(changes, prompt, weights.moves_output, fingerprint, epochs, kept)
+        self.adapter = self._adapter(changes, beside, weights.moves_output, fingerprint, epochs, kept)
         warnings = tuple(text for text in (warning,) if text)
         return Fit(tuple(epochs), kept, warnings, self.adapter.size)
 
@@ -284,32 +269,53 @@ class PromptClassifier:
         assert rows.labels is not None
         return LabelledExamples(self.template.encode(rows.texts), np.array(rows.labels))
 
-    def _weights(
-        self, examples: Sequence[Encoded], stack: ExitStack, master: torch.dtype
-    ) -> PackedWeights | DenseWeights:
-        outputs = self.reader.verbaliser.flat_ids
-        if self.method.trains == "everything":
-            theta = stack.enter_context(originals(self.backbone, self.backbone.parameters))
-            dense = DenseWeights(self.backbone, theta, outputs)
-            stack.callback(dense.close)
-            return dense
-        # Row 0 and padding are looked up at prompt slots and behind short examples, where no gradient arrives.
+    def _template(self) -> Template:
+        tokenizer, max_length = self.backbone.tokenizer, self.settings.max_length
+        if self.method.style == "plain":
+            return Template.plain(self.task.columns, tokenizer, max_length=max_length)
+        return Template.build(
+            self.task.template_for(self.method.style, self.language),
+            self.task.columns,
+            tokenizer,
+            prompt_length=self.settings.prompt_length,
+            max_length=max_length,
+            strip_punctuation=self.task.strip_punctuation,
+        )
+
+    def _verbaliser(self) -> Verbaliser | None:
+        if self.method.style == "plain":
+            return None
+        return Verbaliser.build(self.task.words_for(self.language), self.backbone.tokenizer)
+
+    def _beside(self) -> nn.Module | None:
+        """Return what is trained beside the backbone: the prompt, for plain fine-tuning the classifier, or nothing."""
+        backbone, seed = self.backbone, self.settings.seed
+        device, dtype = backbone.device, backbone.word_embeddings.weight.dtype
+        if self.method.style == "plain":
+            with seeded(seed):
+                head = PooledClassifier(backbone.hidden, len(self.task.labels), backbone.spread)
+            return head.to(device, dtype)
+        if not self.template.prompt_length:
+            return None
+        return PromptEncoder.seeded(self.template.prompt_length, backbone.width, seed, device=device, dtype=dtype)
+
+    def _words(self, examples: LabelledExamples) -> list[int]:
+        """Return the ids that training looks up: row 0 at prompt slots and padding behind short examples too."""
         words = {0, self.backbone.tokenizer.pad_token_id}
-        for example in examples:
+        for example in examples.examples:
             words.update(example.ids[example.ids >= 0].tolist())
-        packed = PackedWeights(self.backbone, self.ticket, sorted(words), outputs, master=master)
-        stack.callback(packed.close)
-        return packed
+        return sorted(words)
 
     def _adapter(
-        self, changes: tuple[Change, ...], prompt: PromptEncoder, moves_output: bool, fingerprint: str,
+        self, changes: tuple[Change, ...], beside: nn.Module | None, moves_output: bool, fingerprint: str,
         epochs: Sequence[Epoch], kept: int,
     ) -> Adapter:  # fmt: skip
-        encoder = {name: value.detach().cpu().clone() for name, value in prompt.state_dict().items()}
+        state = {} if beside is None else beside.state_dict()
+        folded = fold(beside)
         return Adapter(
             changes=changes,
             shapes={change.name: tuple(self.backbone.parameters[change.name].shape) for change in changes},
-            prompt=fold(prompt).cpu(),
+            prompt=torch.zeros(0, self.backbone.width) if folded is None else folded.cpu(),
             moves_output=moves_output,
             fingerprint=fingerprint,
             backbone=self.backbone.name,
@@ -326,7 +332,9 @@ class PromptClassifier:
                 "epochs": [asdict(epoch) for epoch in epochs],
                 "kept_epoch": kept,
             },
-            prompt_encoder=encoder if self.settings.keep_prompt_encoder else {},
+            prompt_encoder={name: value.detach().cpu().clone() for name, value in state.items()}
+            if self.settings.keep_prompt_encoder
+            else {},
         )
 
     def _trained(self) -> Adapter:
@@ -337,8 +345,15 @@ class PromptClassifier:
     def _probabilities(self, rows: Rows, on_examples: Callable[[int], None] | None) -> np.ndarray:
         adapter = self._trained()
         adapter.apply(self.backbone)
-        prompt = adapter.prompt.to(self.backbone.device)
+        prompt = adapter.prompt.to(self.backbone.device) if len(adapter.prompt) else None
         return softmax(self.reader.predict(self.template.encode(rows.texts), prompt, on_batch=on_examples))
+
+
+def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:
+    """Return a method's recipe with the user's settings over it; one rate given means both, as the paper has one."""
+    names = ("epochs", "batch_size", "lr", "schedule")
+    chosen = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    return replace(method.recipe, **chosen, prompt_lr=settings.prompt_lr or settings.lr or method.recipe.prompt_lr)
 
 
 def check_place(out: str | Path, file: str, what: str) -> None:

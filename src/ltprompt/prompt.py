@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ltprompt.device import seeded
+
 
 class PromptEncoder(nn.Module):
     """Trainable vectors [n, w] -> BiLSTM (hidden size w) -> Linear(2w, w) -> ReLU -> Linear(w, w).
@@ -23,8 +25,7 @@ class PromptEncoder(nn.Module):
     @classmethod
     def seeded(cls, length: int, width: int, seed: int, *, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
         """Build a prompt whose initial values depend on the seed alone; the global generator stays as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             return cls(length, width).to(device, dtype)
 
     def forward(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ltprompt.errors import InputError, choices
 from ltprompt.tasks.task import MASK, PROMPT, placeholder
-from ltprompt.tokens import SpecialTokens, encode
+from ltprompt.tokens import SpecialTokens, encode, separator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,11 +27,11 @@ class Encoded:
     """A filled template.
 
     ids: int64 [length], special tokens included; slot k of the prompt (from 0) is -(k + 1).
-    mask_position: where the one mask stands in `ids`.
+    read_at: the position whose hidden state says the label: the one mask's, or the first for plain fine-tuning.
     """
 
     ids: npt.NDArray[np.int64]
-    mask_position: int
+    read_at: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +75,22 @@ class Template:
             if parts.count(f"{{{name}}}") != 1:
                 raise InputError(f"the template {' '.join(parts)} needs {{{name}}} exactly once")
         pieces = (special.prefix, *body, special.suffix)
-        fixed = sum(len(piece) for piece in pieces if not isinstance(piece, int))
-        room = max_length - fixed
-        if room < len(columns):
-            raise InputError(
-                f"--max-length {max_length} is too short: the template alone takes {fixed} tokens and each of "
-                f"{', '.join(columns)} needs at least one; raise --max-length to {fixed + len(columns)} or more"
-            )
+        room = _room(pieces, columns, max_length)
         return cls(tokenizer, special, pieces, len(columns), room, slots, strip_punctuation)
+
+    @classmethod
+    def plain(cls, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Template:
+        """Return the input of plain fine-tuning: the fields as they are, parted as the tokenizer parts two texts.
+
+        Raises `InputError` where `max_length` leaves under one token a field.
+        """
+        special, between = SpecialTokens.of(tokenizer), separator(tokenizer)
+        body: list[Fixed | int] = [0]
+        for field in range(1, len(columns)):
+            body += [between, field]
+        pieces = (special.prefix, *body, special.suffix)
+        room = _room(pieces, columns, max_length)
+        return cls(tokenizer, special, pieces, len(columns), room, 0, strip_punctuation=False)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoded]:
         """Fill the template with each example's fields; only fields are ever shortened (see `kept_lengths`)."""
@@ -94,7 +103,12 @@ class Template:
         ids: list[int] = []
         for piece in self.pieces_of:
             ids.extend(fields[piece][: kept[piece]] if isinstance(piece, int) else piece)
-        return Encoded(np.array(ids, np.int64), ids.index(self.special.mask))
+        return Encoded(np.array(ids, np.int64), ids.index(self.special.mask) if self.masked else 0)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether a mask stands in the template; in that of plain fine-tuning none does."""
+        return (self.special.mask,) in self.pieces_of
 
     def pieces(self, example: Encoded) -> list[str]:
         """Return a filled template as tokens to show, slots of the prompt as ``<p1>`` to ``<pn>``."""
@@ -132,6 +146,17 @@ def kept_lengths(lengths: Sequence[int], room: int) -> list[int]:
         over -= extra
         kept.append(min(length, level) + extra)
     return kept
+
+
+def _room(pieces: Sequence[Fixed | int], columns: Sequence[str], max_length: int) -> int:
+    """Return the number of tokens that the fixed pieces leave for the fields."""
+    fixed = sum(len(piece) for piece in pieces if not isinstance(piece, int))
+    if max_length - fixed < len(columns):
+        raise InputError(
+            f"--max-length {max_length} is too short: the template alone takes {fixed} tokens and each of "
+            f"{', '.join(columns)} needs at least one; raise --max-length to {fixed + len(columns)} or more"
+        )
+    return max_length - fixed
 
 
 def _resolve(

@@ -63,6 +63,15 @@ class SpecialTokens:
         )
 
 
+def separator(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the special tokens that a tokenizer puts between two texts, such as ``</s></s>``."""
+    with _plain(tokenizer) as backend:
+        encoding = backend.encode("a", "a", add_special_tokens=True)
+    texts = [place for place, text in enumerate(encoding.sequence_ids) if text is not None]
+    last = max(place for place in texts if encoding.sequence_ids[place] == 0)
+    return tuple(encoding.ids[last + 1 : min(place for place in texts if encoding.sequence_ids[place] == 1)])
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each text, whole and with no special tokens around.
 

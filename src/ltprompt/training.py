@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ltprompt.batching import epoch_order, micro_batches
@@ -18,7 +18,6 @@ from ltprompt.device import forked_random
 from ltprompt.errors import TrainingError
 from ltprompt.evaluation import Reader
 from ltprompt.methods import Recipe, Weights, trained_tensors
-from ltprompt.prompt import PromptEncoder
 from ltprompt.template import Encoded
 
 
@@ -55,7 +54,7 @@ class Best:
 def tune(
     reader: Reader,
     weights: Weights,
-    prompt: PromptEncoder,
+    prompt: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     train: LabelledExamples,
     dev: LabelledExamples | None,
@@ -66,6 +65,8 @@ def tune(
 ) -> tuple[list[Epoch], int]:
     """Train, and leave `weights` and `prompt` at the epoch with the best dev accuracy, the earliest of equals.
 
+    prompt: what is trained beside the backbone and folds to one matrix: a `PromptEncoder`, for plain fine-tuning a
+    `PooledClassifier`, for discrete prompts nothing.
     Without a dev set the last epoch is left. Returns all epochs and the number of the one that is left.
     Raises `TrainingError` where the loss, or what is left, is no longer finite.
     """
@@ -94,12 +95,14 @@ def tune(
             if accuracy is None or accuracy > best.accuracy:
                 best = Best(number, accuracy if accuracy is not None else -1.0)
                 if accuracy is not None:
-                    best.weights, best.prompt = weights.snapshot(), copy.deepcopy(prompt.state_dict())
+                    best.weights = weights.snapshot()
+                    best.prompt = copy.deepcopy(prompt.state_dict()) if prompt is not None else {}
             if on_epoch:
                 on_epoch(epochs[-1])
     if best.weights is not None and best.epoch != recipe.epochs:
         weights.load(best.weights)
-        prompt.load_state_dict(best.prompt)
+        if prompt is not None:
+            prompt.load_state_dict(best.prompt)
     # No loss follows the last step, which may have overflowed too.
     if not all(tensor.isfinite().all() for tensor in trained_tensors(optimizer)):
         raise TrainingError(_diverged("trained values became infinite", step, recipe))
@@ -109,7 +112,7 @@ def tune(
 def train_step(
     reader: Reader,
     weights: Weights,
-    prompt: PromptEncoder,
+    prompt: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     train: LabelledExamples,
     batch: np.ndarray,
@@ -121,10 +124,9 @@ def train_step(
     prompt is encoded once; its gradient is collected over the micro-batches and goes back through the encoder once.
     """
     reader.backbone.model.train()
-    weights.zero_grad()
-    prompt.zero_grad()
-    vectors = prompt()
-    leaf = vectors.detach().requires_grad_()
+    optimizer.zero_grad(set_to_none=False)  # in place: the packed ticket's hooks hold on to its gradient
+    folded = None if prompt is None else prompt()
+    leaf = None if folded is None else folded.detach().requires_grad_()
     total = 0.0
     for group in micro_batches(np.array([len(train.examples[i].ids) for i in batch])):
         chosen = batch[group]
@@ -133,7 +135,8 @@ def train_step(
         loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
         loss.backward()
         total += float(loss.detach())
-    vectors.backward(leaf.grad)
+    if folded is not None and leaf is not None:
+        folded.backward(leaf.grad)
     torch.nn.utils.clip_grad_norm_(trained_tensors(optimizer), clip)
     if math.isfinite(total):
         optimizer.step()
@@ -142,13 +145,15 @@ def train_step(
 
 
 @torch.no_grad()
-def fold(prompt: PromptEncoder) -> Tensor:
+def fold(prompt: nn.Module | None) -> Tensor | None:
     """Return the prompt's vectors [n, w] as they are evaluated and saved: in the masters' precision, no gradient."""
+    if prompt is None:
+        return None
     vectors: Tensor = prompt()
     return vectors.detach()
 
 
-def _accuracy(reader: Reader, weights: Weights, prompt: PromptEncoder, dev: LabelledExamples) -> float:
+def _accuracy(reader: Reader, weights: Weights, prompt: nn.Module | None, dev: LabelledExamples) -> float:
     with torch.no_grad():
         rows = weights.output_rows()
     logits = reader.predict(dev.examples, fold(prompt), embed=weights.embed, rows=rows)
