@@ -141,6 +141,54 @@ def test_a_bad_task_is_refused_in_one_line(cli: Cli, tmp_path: Path, old: str, n
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("labels:", "lables:", "mood.yaml: unknown key 'lables'; did you mean 'labels'? choose from name, labels, "),
+        (', "{mask}"', "", "mood.yaml: the soft template must name {mask} exactly once, found 0 times"),
+        ("{good: right, bad: wrong}", "{good: right}", "'en' have none for the label 'bad'; add one"),
+        ("{text}", "{txt}", "name in the soft template: 'txt'; did you mean 'text'? choose from text, prompt, mask"),
+        ("labels: [good, bad]", "labels: [good, sad]", "the words of 'en': 'bad'; did you mean 'sad'? choose from"),
+    ],
+)
+def test_checking_and_training_refuse_a_bad_task_alike(
+    cli: Cli, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    rows, path = table(tmp_path / "a.tsv", ("text",), ("good", "bad"), 8), tmp_path / "mood.yaml"
+    path.write_text(SINGLE.replace(old, new))
+    checked = cli("task", "check", path, "--data", rows, status=1)
+    trained = cli("train", "mini", "--task", path, "--train", rows, "--out", tmp_path / "made" / "a", status=1)
+    assert checked == trained
+    assert checked.startswith(f"error: {path}: ")
+    assert message in checked
+    assert checked.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("txt\tlabel", "no column 'text'; found txt, label; did you mean 'txt'? rename it in the table or in the task"),
+        ("text\tlabels", "no column 'label'; found text, labels; did you mean 'labels'? rename it in the table or in"),
+    ],
+)
+def test_checking_and_training_refuse_a_table_without_a_column_alike(
+    cli: Cli, tmp_path: Path, header: str, message: str
+) -> None:
+    task, rows = tmp_path / "mood.yaml", tmp_path / "a.tsv"
+    task.write_text(SINGLE)
+    rows.write_text(f"{header}\nthe cat\tgood\n")
+    checked = cli("task", "check", task, "--data", rows, status=1)
+    train = ["train", "mini", "--task", task, "--method", "prompt-only", "--out", tmp_path / "made" / "a"]
+    good = table(tmp_path / "good.tsv", ("text",), ("good", "bad"), 8)
+    for tables in (["--train", rows], ["--train", good, "--dev", rows]):
+        assert cli(*train, *tables, status=1) == checked
+    assert checked.startswith(f"error: {rows}, line 1: ")
+    assert message in checked
+    assert checked.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_column_that_the_table_lacks_is_refused_with_the_nearest(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mood.yaml").write_text(SINGLE)
     (tmp_path / "a.tsv").write_text("txt\tlabel\nthe cat\tgood\n")

@@ -3,55 +3,267 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from toys import toy_backbone
 
+from ltprompt import cli
 from ltprompt import demo as module
+from ltprompt.adapter import Adapter
 from ltprompt.backbone import Backbone
 from ltprompt.config import ScoresSettings, TrainSettings
-from ltprompt.device import Compute
+from ltprompt.device import Compute, resolve
+from ltprompt.errors import InputError
 from ltprompt.evaluation import measure
 from ltprompt.pipeline import Evaluation, PromptClassifier
+from ltprompt.scores import Scores
+from ltprompt.ticket import Ticket
 
 CPU = Compute(torch.device("cpu"))
 LABELS = ("entailment", "neutral", "contradiction")
+# After which line, and at which call of which function from there on, Ctrl-C is pressed.
+MOMENTS = [
+    ("ltprompt demo", "ltprompt.files._flush", 1),
+    ("ltprompt demo", "ltprompt.files._flush", 5),
+    ("ltprompt scores", "ltprompt.mlm.mlm_step", 2),
+    ("ltprompt scores", "ltprompt.mlm.held_out_loss", 1),
+    ("ltprompt scores", "ltprompt.scores.write_json", 1),
+    ("ltprompt ticket cut", "ltprompt.files._flush", 1),
+    ("ltprompt ticket inspect", "ltprompt.files._flush", 1),
+    ("--method sp", "torch.nn.functional.cross_entropy", 3),
+    ("--method sp", "ltprompt.adapter.write_json", 1),
+    ("--method ltp", "torch.nn.functional.cross_entropy", 3),
+    ("--method ltp", "ltprompt.adapter.write_tensors", 1),
+    ("--method ltp", "ltprompt.evaluation.Reader.predict", 3),
+    ("--method ltp", "ltprompt.demo.write_json", 1),
+]
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Backbone:
-    backbone = toy_backbone("xlm-roberta")
-    monkeypatch.setattr(Backbone, "from_pretrained", lambda *_, **__: backbone)
-    scores = ScoresSettings(steps=2, batch_size=2, max_length=32, evaluate_every=2, held_out=0.01)
-    monkeypatch.setattr(module, "SCORES", scores)
+    """A toy in place of `mini`, and settings that every command has flags for."""
+
+    def load(*_: object, **__: object) -> Backbone:
+        return toy_backbone("xlm-roberta", layers=2)
+
+    monkeypatch.setattr(Backbone, "from_pretrained", load)
+    monkeypatch.setattr(module, "SCORES", ScoresSettings(steps=2, batch_size=2, max_length=32, evaluate_every=2))
     monkeypatch.setattr(module, "TRAIN", TrainSettings(epochs=2, max_length=64, lr=1e-2))
-    return backbone
+    return load()
+
+
+def run(out: Path, say: Callable[[str], None] = lambda _: None, compute: Compute = CPU) -> None:
+    module.demo(out, compute, say)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_it_says_what_it_did_and_leaves_its_files(short: Backbone, tmp_path: Path) -> None:
     said: list[str] = []
-    module.demo(tmp_path / "out", CPU, said.append)
+    run(tmp_path / "out", said.append)
     text = "\n".join(said)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results) == sorted(module.METHODS)
     for method in module.METHODS:
         assert f"{results[method]['mean']['accuracy']:.1%}" in text
-        assert (tmp_path / "out" / f"adapter-{method}" / "adapter.json").is_file()
+        adapter = Adapter.load(tmp_path / "out" / f"adapter-{method}")
+        kept = adapter.record["kept_epoch"]
+        assert f"{adapter.size:,} backbone entries changed; kept epoch {kept} of 2" in text
+    size = sum(parameter.numel() for parameter in short.parameters.values())
+    assert f"has 2 layers and {size:,} parameters; it runs on cpu in fp32." in text
     assert "2 steps of 2 lines" in text
-    assert "training 2 epochs" in text
+    assert "training 2 epochs (recipes: prompt-only 70, sp 50, ltp 70)" in text
+    assert "on 96 English pairs; 96 others choose the epoch" in text
+    assert "chance is 33.3%" in text
     assert (tmp_path / "out" / "ticket-20.png").read_bytes()[1:4] == b"PNG"
     loaded = PromptClassifier.from_pretrained(tmp_path / "out" / "adapter-ltp", short)
     assert len(loaded.predict([{"premise": "the cat sat", "hypothesis": "a cat sat"}])) == 1
 
 
 def test_a_second_demo_replaces_the_first(short: Backbone, tmp_path: Path) -> None:
-    for _ in range(2):
-        module.demo(tmp_path, CPU, lambda _: None)
-    assert not list(tmp_path.rglob("*.part"))
+    run(tmp_path)
+    first = contents(tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "scores" / "checkpoint.safetensors").write_bytes(b"left by `ltprompt scores`, broken off")
+    run(tmp_path)
+    assert contents(tmp_path) == first | {"mine.txt": b"kept"}
+
+
+def test_the_commands_shown_do_what_was_done(
+    short: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, said = Path("my demo"), []
+    for folder in ("shown", "typed"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "shown")
+    run(out, said.append)
+    expected = contents(tmp_path / "shown" / out)
+    monkeypatch.chdir(tmp_path / "typed")
+    out.mkdir()
+    shutil.copy(tmp_path / "shown" / out / "text.txt", out)
+    shutil.copytree(tmp_path / "shown" / out / "data", out / "data")
+
+    def typed(*arguments: str) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ltprompt", *arguments])
+        assert cli.main() == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    text = "\n".join(said)
+    commands = re.findall(r"^\$ ltprompt (.*)$", text, re.MULTILINE)
+    printed = {command: typed(*shlex.split(command)) for command in commands}
+    assert [command.split()[0] for command in commands] == ["scores", *["ticket"] * 2, *["train"] * 3, "predict"]
+    assert printed[commands[2]] in text + "\n"
+    assert printed[commands[-1]].count("\n") == 61
+    results = json.loads(expected.pop("results.json"))
+    assert contents(out) == expected
+    tests = [f"{path.name.split('.')[1]}={path}" for path in sorted((out / "data").glob("test.*"))]
+    for method, measures in results.items():
+        where = shlex.split(commands[-1])[3:]
+        typed("evaluate", f"{out}/adapter-{method}", *[f"--data={pair}" for pair in tests], "--json", "m.json", *where)
+        assert json.loads(Path("m.json").read_text()) == measures
+
+
+def test_commands_name_device_and_dtype_where_they_are_not_the_machines_own(short: Backbone) -> None:
+    auto = resolve()
+    other = Compute(auto.device, torch.bfloat16 if auto.dtype == torch.float32 else torch.float32)
+    assert module._where(auto) == []
+    assert module._where(other) == ["--device", str(auto.device), "--dtype", other.dtype_name]
+
+
+# A folder of the user's own.
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("thesis.txt", "mine holds other files, and the demo needs a folder of its own; choose another --out"),
+        ("results.json", "mine holds other files"),
+        ("text.txt", "text.txt is not as the demo writes it; choose another --out, or move it away"),
+        ("data/train.en.tsv", "train.en.tsv is not as the demo writes it"),
+        ("data/train.en.tsv/x", "train.en.tsv is not as the demo writes it"),
+    ],
+)
+def test_files_of_the_users_own_are_left_alone(short: Backbone, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "mine" / name).parent.mkdir(parents=True)
+    (tmp_path / "mine" / name).write_bytes(b"\xff mine")
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "mine")
+    assert contents(tmp_path) == {f"mine/{name}": b"\xff mine"}
+
+
+def test_a_table_that_the_user_changed_is_left_alone(short: Backbone, tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "data" / "test.sw.tsv").write_text("premise\thypothesis\tlabel\nmoja\tmbili\tneutral\n")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"test\.sw\.tsv is not as the demo writes it"):
+        run(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_in_the_folders_place_is_refused(short: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file, and the demo makes a folder; choose another --out"):
+        run(tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+# Ctrl-C.
+
+
+def run_until(patch: pytest.MonkeyPatch, out: Path, line: str, target: str, number: int) -> None:
+    """Run the demonstration and press Ctrl-C at a moment."""
+    where, name = target.rsplit(".", 1)
+    owner: Any = sys.modules.get(where) or getattr(sys.modules[where.rsplit(".", 1)[0]], where.rsplit(".", 1)[1])
+    function, calls, armed = getattr(owner, name), 0, False
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += armed
+        if calls == number:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    def say(text: str) -> None:
+        nonlocal armed
+        armed = armed or line in text
+
+    with patch.context() as inner:
+        inner.setattr(owner, name, counted)
+        with pytest.raises(KeyboardInterrupt):
+            run(out, say)
+
+
+def assert_readable(out: Path) -> None:
+    """Every artifact that is complete can be read."""
+    if (out / "scores" / "scores.safetensors").exists():
+        Scores.load(out / "scores")
+    if (out / "ticket-20.safetensors").exists():
+        Ticket.load(out / "ticket-20.safetensors")
+    for record in out.glob("adapter-*/adapter.json"):
+        Adapter.load(record.parent)
+
+
+def test_an_interrupted_demo_leaves_nothing_broken(
+    short: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [table for table in module.embedded_tables() if not table.name.startswith("test") or "sw" in table.name]
+    monkeypatch.setattr(module, "embedded_tables", lambda: tables)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    run(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
+    for moment in MOMENTS:
+        run_until(monkeypatch, tmp_path / "fresh", *moment)
+        run_until(monkeypatch, tmp_path / "whole", *moment)
+        found = contents(tmp_path / "fresh")
+        assert found == {name: whole[name] for name in found}, moment
+        assert contents(tmp_path / "whole") == whole, moment
+        assert not list((tmp_path / "temporary").iterdir()), moment
+        assert_readable(tmp_path / "fresh")
+    run(tmp_path / "fresh")
+    assert contents(tmp_path / "fresh") == whole
+
+
+def test_ctrl_c_ends_the_command_with_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ltprompt", "demo", "--out", "out", "--threads", "1"]
+    (tmp_path / "temporary").mkdir()
+    setting = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=setting
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("$ ltprompt scores") for line in process.stdout)
+        while not any((tmp_path / "temporary").iterdir()):  # stage 1 keeps the pretrained weights there
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.startswith("error: interrupted")
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "temporary").iterdir())
+    assert {name.split("/")[0] for name in contents(tmp_path / "out")} == {"data", "text.txt"}
+
+
+# What it says of the numbers, and the data.
 
 
 def hits(rate: float, seed: int, languages: int = 3, examples: int = 60) -> np.ndarray:
@@ -71,7 +283,11 @@ def test_the_interval_is_that_of_a_plain_bootstrap_over_examples() -> None:
 
 @pytest.mark.parametrize(("rate", "verdict"), [(0.95, "beyond noise"), (0.34, "within noise")])
 def test_the_conclusion_names_noise_as_noise(rate: float, verdict: str) -> None:
-    assert verdict in module.conclusion({"sp": evaluation(0.33, 1), "ltp": evaluation(rate, 2)})
+    sp, ltp = evaluation(0.33, 1), evaluation(rate, 2)
+    mean = 100 * (ltp.mean["accuracy"] - sp.mean["accuracy"])
+    low, high = module.difference_interval(module._hits(ltp), module._hits(sp))
+    line = f"ltp scores {mean:+.1f} points over sp ({low:+.1f} to {high:+.1f}: {verdict})"
+    assert module.conclusion({"sp": sp, "ltp": ltp}).splitlines()[1:] == [line]
 
 
 def evaluation(rate: float, seed: int) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -14,12 +15,14 @@ from ltprompt.backbone import MINI, Backbone
 from ltprompt.charts import draw_distribution
 from ltprompt.config import ScoresSettings, TrainSettings
 from ltprompt.corpus import read_lines
-from ltprompt.device import Compute
+from ltprompt.device import Compute, resolve
 from ltprompt.distribution import distribution
-from ltprompt.files import write_json, write_text
+from ltprompt.errors import InputError
+from ltprompt.files import SCORES_CHECKPOINT, write_json, write_text
+from ltprompt.methods import find_method
 from ltprompt.pipeline import Evaluation, PromptClassifier, find_scores
 from ltprompt.progress import bar
-from ltprompt.tasks import Rows, Task, load_task, read_rows
+from ltprompt.tasks import Rows, load_task, read_rows
 from ltprompt.texts import show_distribution, table
 from ltprompt.ticket import Ticket
 from ltprompt.watching import stage_one_bar
@@ -34,63 +37,110 @@ RESAMPLES = 2000
 
 
 def demo(out: Path, compute: Compute, say: Callable[[str], None] = print) -> None:
-    """Run the demonstration and leave its files in `out`: text, tables, scores, ticket, adapters, measures."""
-    say(_introduction(out, compute))
-    task, tests = load_task("xnli"), _unpack(out)
+    """Run the demonstration and leave its files in `out`: text, tables, scores, ticket, adapters, measures.
+
+    What an earlier demonstration left there is replaced. Raises `InputError` where `out` holds anything else.
+    """
+    inputs = _inputs(out)
+    _check_place(out, inputs)
+    say(f"ltprompt demo: the lottery ticket method, offline; everything is kept in {out}")
+    for path, text in inputs.items():
+        write_text(path, text)
     backbone = Backbone.from_pretrained(MINI, device=compute.device)
+    say(_introduction(backbone, compute))
     ticket = _find_ticket(backbone, out, compute, say)
-    found = {method: _train(backbone, task, method, ticket, tests, out, compute, say) for method in METHODS}
+    found = _train_all(backbone, ticket, out, compute, say)
     write_json(out / "results.json", {method: evaluation.to_json() for method, evaluation in found.items()})
-    say("\n3. Accuracy by language (trained on English alone; chance is 33.3%)\n")
+    labels = len(next(iter(found.values())).labels)
+    say(f"\n3. Accuracy by language (trained on English alone; chance is {1 / labels:.1%})\n")
     say(_results(found))
     say("\n" + conclusion(found))
-    say(_what_next(out))
+    say(_what_next(out, compute))
+
+
+def _inputs(out: Path) -> dict[Path, str]:
+    """Return the text and the tables that the commands shown read, by where they are written."""
+    tables = {out / "data" / file.name: file.read_text(encoding="utf-8") for file in embedded_tables()}
+    return {out / "text.txt": "\n".join(embedded_text()) + "\n"} | tables
+
+
+def _check_place(out: Path, inputs: Mapping[Path, str]) -> None:
+    """Raise `InputError` where `out` is not a folder of the demonstration's own: what it overwrites must be its own."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file, and the demo makes a folder; choose another --out")
+    present = [path for path in inputs if path.exists()]
+    for path in present:
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != inputs[path]:
+            raise InputError(f"{path} is not as the demo writes it; choose another --out, or move it away")
+    if not present and any(out.iterdir()):
+        raise InputError(f"{out} holds other files, and the demo needs a folder of its own; choose another --out")
 
 
 def _find_ticket(backbone: Backbone, out: Path, compute: Compute, say: Callable[[str], None]) -> Ticket:
-    text = out / "text.txt"
+    text, folder, path = out / "text.txt", out / "scores", out / "ticket-20.safetensors"
     say("\n1. Once for a backbone: which parameters move when it is fine-tuned on English text?")
-    flags = _flags(SCORES.model_dump(exclude_defaults=True))
-    say(f"$ ltprompt scores mini --text {text} --out {out / 'scores'} {flags}")
+    say(_command("scores", MINI, "--text", text, "--out", folder, *_flags(SCORES), *_where(compute)))
+    # The demonstration starts anew, also where its command was tried and broken off.
+    (folder / SCORES_CHECKPOINT).unlink(missing_ok=True)
     with stage_one_bar() as watcher:
-        scores = find_scores(
-            backbone, read_lines([text]), out / "scores", settings=SCORES, compute=compute, watcher=watcher
-        )
-    path = out / "ticket-20.safetensors"
-    say(f"$ ltprompt ticket cut {out / 'scores'} --ratio {RATIO} --out {path}")
+        scores = find_scores(backbone, read_lines([text]), folder, settings=SCORES, compute=compute, watcher=watcher)
+    say(_command("ticket", "cut", folder, "--ratio", RATIO, "--out", path))
     ticket = scores.select(RATIO)
     ticket.save(path)
-    found = distribution(ticket)
-    draw_distribution({"ticket": found}, out / "ticket-20.png")
-    say(f"$ ltprompt ticket inspect {path}\n")
-    names = ("strategy", "ratio", "scope", "layers")
-    say(show_distribution({name: getattr(ticket, name) for name in names}, found, kinds=False))
+    _inspect(ticket, path, say)
     return ticket
 
 
-def _train(
-    backbone: Backbone, task: Task, method: str, ticket: Ticket, tests: Mapping[str, Rows], out: Path,
-    compute: Compute, say: Callable[[str], None],
-) -> Evaluation:  # fmt: skip
-    if method == METHODS[0]:
-        say("\n2. Then for a task: train the prompt, and what the method trains of the backbone, on 96 English pairs")
-    tables = {part: out / "data" / f"{part}.en.tsv" for part in ("train", "dev")}
-    adapter = out / f"adapter-{method}"
-    flags = f" --ticket {out / 'ticket-20.safetensors'}" if method == "ltp" else ""
+def _inspect(ticket: Ticket, path: Path, say: Callable[[str], None]) -> None:
+    chart = path.with_suffix(".png")
+    say(_command("ticket", "inspect", path, "--plot", chart) + "\n")
+    found = distribution(ticket)
+    draw_distribution({path.stem: found}, chart)
+    say(show_distribution({name: getattr(ticket, name) for name in ("strategy", "ratio", "scope", "layers")}, found))
+
+
+def _train_all(
+    backbone: Backbone, ticket: Ticket, out: Path, compute: Compute, say: Callable[[str], None]
+) -> dict[str, Evaluation]:
+    """Train and evaluate every method."""
+    task = load_task("xnli")
+    train, dev = (read_rows(out / "data" / f"{part}.en.tsv", task) for part in ("train", "dev"))
+    names = [file.name for file in embedded_tables() if file.name.startswith("test.")]
+    tests = {name.split(".")[1]: read_rows(out / "data" / name, task) for name in names}
     say(
-        f"$ ltprompt train mini --task xnli --method {method}{flags} --train {tables['train']} "
-        f"--dev {tables['dev']} --out {adapter} {_flags(TRAIN.model_dump(exclude_defaults=True))}"
+        "\n2. Then for a task: train the prompt, and what the method trains of the backbone, on "
+        f"{len(train)} English pairs; {len(dev)} others choose the epoch"
     )
-    classifier = PromptClassifier(
-        backbone, task, method, ticket if method == "ltp" else None, compute=compute, settings=TRAIN
+    found = {}
+    for method in METHODS:
+        classifier = PromptClassifier(
+            backbone, task, method, ticket if method == "ltp" else None, compute=compute, settings=TRAIN
+        )
+        _train(classifier, train, dev, out, say)
+        with bar(f"evaluating {method}", sum(map(len, tests.values())), "example") as advance:
+            found[method] = classifier.evaluate(tests, on_examples=advance)
+    return found
+
+
+def _train(classifier: PromptClassifier, train: Rows, dev: Rows, out: Path, say: Callable[[str], None]) -> None:
+    """Train one method and save its adapter."""
+    method = classifier.method.name
+    adapter = out / f"adapter-{method}"
+    ticket = ["--ticket", out / "ticket-20.safetensors"] if method == "ltp" else []
+    say(
+        _command(
+            *("train", MINI, "--task", classifier.task.name, "--method", method, *ticket),
+            *("--train", train.name, "--dev", dev.name, "--out", adapter),
+            *_flags(TRAIN),
+            *_where(classifier.compute),
+        )
     )
-    train, dev = (read_rows(path, task) for path in tables.values())
     with bar(f"training {method}", classifier.recipe.epochs, "epoch") as advance:
         fit = classifier.fit(train, dev, on_epoch=lambda epoch: advance(1, f"loss {epoch.loss:.3f}"))
     classifier.save_pretrained(adapter)
     say(f"{fit.changed_entries:,} backbone entries changed; kept epoch {fit.kept_epoch} of {len(fit.epochs)}")
-    with bar(f"evaluating {method}", sum(map(len, tests.values())), "example") as advance:
-        return classifier.evaluate(tests, on_examples=advance)
 
 
 def embedded_text() -> list[str]:
@@ -106,15 +156,6 @@ def embedded_tables() -> list[Traversable]:
     return sorted((file for file in folder.iterdir() if file.name.endswith(".tsv")), key=lambda file: file.name)
 
 
-def _unpack(out: Path) -> dict[str, Rows]:
-    """Write text and tables where the commands shown can find them; return the test tables by language."""
-    write_text(out / "text.txt", "\n".join(embedded_text()) + "\n")
-    for file in embedded_tables():
-        write_text(out / "data" / file.name, file.read_text(encoding="utf-8"))
-    task = load_task("xnli")
-    return {path.suffixes[0][1:]: read_rows(path, task) for path in sorted((out / "data").glob("test.*.tsv"))}
-
-
 def _results(found: Mapping[str, Evaluation]) -> str:
     languages = next(iter(found.values())).by_language
     rows = [[name, *(f"{part.by_language[name].accuracy:.1%}" for part in found.values())] for name in languages]
@@ -123,16 +164,16 @@ def _results(found: Mapping[str, Evaluation]) -> str:
 
 
 def conclusion(found: Mapping[str, Evaluation]) -> str:
-    """Say in a sentence how ltp compares with the others, with 95 % bootstrap intervals over the parallel examples."""
-    parts = []
+    """Say in a line each how ltp compares with the others, with 95 % bootstrap intervals over the parallel examples."""
+    lines = ["What this run, of one seed, shows, with 95% bootstrap intervals over the test pairs:"]
     for method in found:
         if method == "ltp":
             continue
         low, high = difference_interval(_hits(found["ltp"]), _hits(found[method]))
         mean = 100 * (_hits(found["ltp"]).mean() - _hits(found[method]).mean())
         verdict = "beyond noise" if low > 0 or high < 0 else "within noise"
-        parts.append(f"{mean:+.1f} points over {method} (95% interval {low:+.1f} to {high:+.1f}: {verdict})")
-    return f"What this run shows: ltp scores {' and '.join(parts)}."
+        lines.append(f"ltp scores {mean:+.1f} points over {method} ({low:+.1f} to {high:+.1f}: {verdict})")
+    return "\n".join(lines)
 
 
 def difference_interval(first: np.ndarray, second: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -152,22 +193,36 @@ def _hits(found: Evaluation) -> np.ndarray:
     )
 
 
-def _flags(settings: Mapping[str, object]) -> str:
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
+def _command(*words: object) -> str:
+    """Return a command as it is typed: names with spaces in quotes."""
+    return "$ " + shlex.join(["ltprompt", *map(str, words)])
 
 
-def _introduction(out: Path, compute: Compute) -> str:
+def _flags(settings: ScoresSettings | TrainSettings) -> list[object]:
+    """Return the flags of the settings that are not the defaults."""
+    given = settings.model_dump(exclude_defaults=True)
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def _where(compute: Compute) -> list[str]:
+    """Return the flags of device and dtype where they are not what a command takes of itself."""
+    return [] if compute == resolve() else ["--device", str(compute.device), "--dtype", compute.dtype_name]
+
+
+def _introduction(backbone: Backbone, compute: Compute) -> str:
+    size = sum(parameter.numel() for parameter in backbone.parameters.values())
+    published = ", ".join(f"{method} {find_method(method).recipe.epochs}" for method in METHODS)
     return (
-        "ltprompt demo: the lottery ticket method on a small multilingual backbone (12 layers, 35 M parameters), "
-        f"offline.\nOn {compute.device}, {compute.dtype_name}; everything is kept in {out}. Shortened for the demo: "
-        f"stage 1 takes {SCORES.steps} steps of {SCORES.batch_size} lines (paper: 3 epochs of 300,000 lines), "
-        f"training {TRAIN.epochs} epochs (paper: 70) at rates that suit the small backbone."
+        f"The embedded backbone has {len(backbone.layers)} layers and {size:,} parameters; it runs on "
+        f"{compute.device} in {compute.dtype_name}.\nShortened for the demo: stage 1 takes {SCORES.steps} steps of "
+        f"{SCORES.batch_size} lines (paper: 3 epochs of 300,000 lines),\ntraining {TRAIN.epochs} epochs (recipes: "
+        f"{published}) at rates that suit the small backbone."
     )
 
 
-def _what_next(out: Path) -> str:
+def _what_next(out: Path, compute: Compute) -> str:
+    command = _command("predict", out / "adapter-ltp", out / "data" / "test.sw.tsv", *_where(compute))
     return (
         f"\nKept in {out}: text, tables, scores, the ticket with its chart ticket-20.png, an adapter a method and "
-        "results.json.\nTry one:\n"
-        f"$ ltprompt predict {out / 'adapter-ltp'} {out / 'data' / 'test.sw.tsv'}"
+        f"results.json.\nTry one:\n{command}"
     )

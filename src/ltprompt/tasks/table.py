@@ -141,7 +141,7 @@ def _no_column(column: str, found: Iterable[Any]) -> str:
     names = [str(name) for name in found]
     hint = nearest(column, names)
     shown = f"no column {column!r}; found {', '.join(names) or 'none'}"
-    return f"{shown}; {hint}rename it in the table or in the task" if hint else shown
+    return f"{shown}; {hint}rename it in the table or in the task"
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,220 @@
+"""README.md: every command and the library's lines run, in order, and print what the page shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from toy_classifiers import OTHER, TRAIN, write_table
+from toys import toy_backbone, toy_folder
+
+from ltprompt import cli
+from ltprompt import demo as demonstration
+from ltprompt.backbone import Backbone
+from ltprompt.config import ScoresSettings, TrainSettings
+from ltprompt.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# All that the page's commands are given beyond what they say: a toy for the hub's backbone, and small settings there.
+HUB = "FacebookAI/xlm-roberta-base"
+SMALL = {
+    "scores": ["--steps", "2", "--batch-size", "4", "--max-length", "32"],
+    "train": ["--epochs", "1", "--max-length", "48", "--lr", "0.02"],
+}
+
+
+def bring_files(folder: Path) -> None:
+    """Write what the page expects of its reader: text, labelled tables, an unlabelled one."""
+    lines = [f"{row['premise']} {row['hypothesis']}" for row in TRAIN + OTHER]
+    (folder / "english.txt").write_text("\n".join(lines * 3) + "\n")
+    for name, rows in (("train", TRAIN), ("dev", OTHER), ("test.sw", OTHER), ("test.tr", TRAIN)):
+        write_table(folder / f"{name}.tsv", rows)
+    write_table(folder / "unlabelled.tsv", OTHER, ("premise", "hypothesis"))
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """Yield the words of each command; a here-document gives `cat`, the file's name and its text."""
+    lines = iter(block.splitlines())
+    for line in lines:
+        while line.endswith("\\"):
+            line = line.removesuffix("\\") + next(lines)
+        written = re.fullmatch(r"cat > (\S+) <<'(\w+)'", line)
+        if written:
+            assert f"\n{written[2]}\n" in block
+            yield ["cat", written[1], "".join(f"{text}\n" for text in iter(lines.__next__, written[2]))]
+        elif words := shlex.split(line, comments=True):
+            yield words
+
+
+@dataclass
+class Reader:
+    """Someone who does what the page says, in a folder of their own."""
+
+    patch: pytest.MonkeyPatch
+    toy: Path
+
+    def follow(self, page: str) -> None:
+        """Do everything on a page, and hold what it shows against what was printed."""
+        printed = ""
+        for language, block in FENCED.findall(page):
+            if language == "sh":
+                printed = "".join(self.run(words) for words in commands(block))
+            elif language == "python":
+                printed = self.run_python(block)
+            elif language == "text":
+                assert_shown(block, printed)
+            else:
+                pytest.fail(f"README.md has a block of {language or 'no language'!r}: use sh, python or text")
+
+    def run(self, words: list[str]) -> str:
+        """Run one command and return what it printed."""
+        program, *arguments = words
+        if program == "cat":
+            Path(arguments[0]).write_text(arguments[1], encoding="utf-8")
+            return ""
+        if program == "ltprompt":
+            return self.run_ltprompt(arguments)
+        if program == "make":
+            return self.run_make(arguments)
+        if words == [".", ".venv/bin/activate"]:
+            assert "-m venv .venv\n" in (ROOT / "Makefile").read_text()
+            return ""
+        pytest.fail(f"README.md runs {shlex.join(words)!r}, which tests/test_readme.py does not provide for")
+
+    def run_ltprompt(self, arguments: list[str]) -> str:
+        if HUB in arguments:
+            arguments = [str(self.toy) if word == HUB else word for word in arguments] + SMALL[arguments[0]]
+        self.patch.setattr(sys, "argv", ["ltprompt", *arguments])
+        with redirect_stdout(StringIO()) as printed:
+            status = cli.main()
+        assert status == 0, f"README.md: ltprompt {shlex.join(arguments)}"
+        return printed.getvalue()
+
+    def run_make(self, targets: list[str]) -> str:
+        """Ask make what it would do; the demonstration is run, on a toy and with few steps."""
+        found = subprocess.run(
+            ["make", "-n", "--no-print-directory", *targets], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, f"README.md: make {shlex.join(targets)}: {found.stderr}"
+        # A folder of the target's name, such as `tests`, would do for make, too.
+        known = re.findall(r"^([\w-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(targets) <= set(known), f"README.md: make {shlex.join(targets)}: not among {known}"
+        if targets != ["demo"]:
+            return found.stdout
+        assert found.stdout.endswith("/ltprompt demo\n")
+        with self.patch.context() as patch:
+            patch.setattr(Backbone, "from_pretrained", lambda *_, **__: toy_backbone("xlm-roberta"))
+            patch.setattr(demonstration, "SCORES", ScoresSettings(steps=2, batch_size=2, max_length=32))
+            patch.setattr(demonstration, "TRAIN", TrainSettings(epochs=1, max_length=64))
+            return self.run_ltprompt(["demo"])
+
+    def run_python(self, block: str) -> str:
+        with redirect_stdout(StringIO()) as printed:
+            exec(compile(block, "README.md", "exec"), {})
+        return printed.getvalue()
+
+
+def shape(line: str) -> str:
+    """A line as it must be everywhere: without spacing and, where it has measures, without numbers and verdicts."""
+    if re.search(r"\d\.\d", line):
+        line = re.sub(r"[+-]?\d[\d.,]*%?|\b(positive|negative|within|beyond)\b", "#", line)
+    return " ".join(line.split())
+
+
+def assert_shown(block: str, printed: str) -> None:
+    """Assert that the lines of a block were printed, in this order; `...` stands for any."""
+    found = iter([shape(line) for line in printed.splitlines()])
+    for line in block.splitlines():
+        if line and line != "...":
+            assert shape(line) in found, f"README.md shows {line!r}, which was not printed there:\n{printed}"
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path / "place")
+    bring_files(tmp_path / "place")
+    return Reader(monkeypatch, toy_folder("xlm-roberta", tmp_path / "toy"))
+
+
+def test_every_command_works_and_prints_what_is_shown(reader: Reader, tmp_path: Path) -> None:
+    reader.follow(README)
+    made = {path.name for path in (tmp_path / "place").iterdir()}
+    assert {"ltprompt-demo", "mood.yaml", "en-20.png", "results.json", "predictions.tsv", "merged"} <= made
+
+
+def fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```\n"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        fenced("sh", "ltprompt task check mood.yaml"),
+        fenced("sh", "ltprompt task new mood.yaml --double"),
+        fenced("sh", "ltprompt task renew mood.yaml"),
+        fenced("sh", "ltprompt task new mood.yaml > log"),
+        fenced("sh", f"ltprompt scores {HUB} --text french.txt --out scores"),
+        fenced("sh", "make demonstration"),
+        fenced("sh", "rm -r data"),
+        fenced("sh", "ltprompt task new mood.yaml --single") + fenced("text", "task file in mode.yaml"),
+        fenced("sh", "cat > reviews.csv <<'END'\ntext,label"),
+        fenced("console", "$ make demo"),
+        fenced("python", "from ltprompt import Lottery"),
+    ],
+)
+def test_a_page_that_is_wrong_is_found_out(reader: Reader, page: str) -> None:
+    with pytest.raises((AssertionError, ImportError, pytest.fail.Exception)):
+        reader.follow(page)
+
+
+def test_a_page_may_leave_out_lines_and_have_other_measures(reader: Reader) -> None:
+    printed = "a  b\nloss 0.25\n1 positive 0.75\nc 10\n"
+    assert_shown("a b\n...\n1  negative 0.25\nc 10\n", printed)
+    for wrong in ("b\n", "c 11\n", "loss 0.25\na b\n", "1 neutral 0.75\n"):
+        with pytest.raises(AssertionError):
+            assert_shown(wrong, printed)
+
+
+def test_all_code_is_fenced() -> None:
+    prose = FENCED.sub("", README)
+    assert not re.findall(r"^(?: {4}|\t|~~~|```).*$", prose, re.MULTILINE)
+
+
+def test_links_and_files_named_are_there() -> None:
+    prose = FENCED.sub("", README)
+    links = re.findall(r"\]\(([^)#:]+)\)", prose)
+    assert len(links) >= 6
+    modules = [f"src/ltprompt/{name}" for name in re.findall(r"`(\w+\.py|tasks/)`", prose)]
+    assert [name for name in [*links, *modules] if not (ROOT / name).exists()] == []
+
+
+def test_the_methods_are_those_of_the_code() -> None:
+    table = README.split("## Methods")[1].split("Tickets:")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == sorted(METHODS)
+
+
+def test_the_results_are_those_of_the_study() -> None:
+    study = {}
+    for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == "mini" and len(cells) > 4:
+            study[cells[1], cells[2]] = cells[-2]
+        if cells[0] == "`ltp`, 75 %":
+            control = cells
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if "±" in line]
+    methods = README.split("| shots |")[1].split("\n")[0].strip("| ").split(" | ")
+    assert {(row[0], name): cell for row in rows for name, cell in zip(methods, row[1:], strict=True)} == study
+    assert f"reaches {control[1]} in English and {control[-1]} over the five" in " ".join(README.split())

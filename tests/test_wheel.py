@@ -1,0 +1,126 @@
+"""The wheel: it holds the whole package and nothing else, and works offline where the checkout is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "ltprompt"
+LARGEST = 45_000_000  # bytes
+NEEDED = (
+    "py.typed",
+    "data/nli/train.en.tsv",
+    "data/nli/test.quy.tsv",
+    "mini/model.int8.safetensors",
+    "mini/tokenizer.json",
+    "mini/ticket-20.safetensors",
+    "mini/ticket-75.safetensors",
+    "tasks/xnli.yaml",
+    "tasks/americasnli.yaml",
+    "tasks/starters/pairs.yaml",
+    "tasks/starters/single.yaml",
+)
+NO_NETWORK = """
+import socket
+
+def refuse(*arguments):
+    raise RuntimeError("no network here")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+# The demonstration on the real backbone with a few steps on a few rows; the last line tells what was imported.
+SHORT_DEMO = """
+import sys
+from pathlib import Path
+
+import ltprompt
+from ltprompt import cli, demo
+from ltprompt.config import ScoresSettings, TrainSettings
+
+demo.SCORES = ScoresSettings(steps=2, batch_size=2, max_length=32, evaluate_every=2, held_out=0.01)
+demo.TRAIN = TrainSettings(epochs=1, batch_size=4, max_length=64)
+Path("few").mkdir()
+for table in demo.embedded_tables():
+    if table.name in ("train.en.tsv", "dev.en.tsv", "test.en.tsv", "test.sw.tsv"):
+        Path("few", table.name).write_text("".join(table.read_text(encoding="utf-8").splitlines(True)[:7]))
+demo.embedded_tables = lambda: sorted(Path("few").iterdir())
+sys.argv = ["ltprompt", "demo", "--threads", "1"]
+status = cli.main()
+print(ltprompt.__file__)
+sys.exit(status)
+"""
+
+
+def pip(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package built as its users get it; pip fetches the build backend, so this needs the package index once."""
+    folder = tmp_path_factory.mktemp("wheel")
+    found = pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+    if found.returncode and "No matching distribution found for hatchling" in found.stderr:
+        pytest.skip("pip cannot fetch hatchling, the build backend: no package index is reachable here")
+    assert found.returncode == 0, found.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel unpacked by pip, and a network that refuses."""
+    folder = tmp_path_factory.mktemp("installed")
+    found = pip("install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel)
+    assert found.returncode == 0, found.stderr
+    (folder / "sitecustomize.py").write_text(NO_NETWORK)
+    return folder
+
+
+def run(installed: Path, place: Path, *arguments: str) -> list[str]:
+    """Run Python with the installed package from a folder of its own; return the lines it printed."""
+    setting = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    setting |= {"PYTHONPATH": str(installed), "HF_HOME": str(place / "hub"), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, *arguments], cwd=place, env=setting, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout.splitlines()
+
+
+def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, unpacked {sum(sizes.values()):,}")
+    own = {name for name in sizes if ".dist-info/" not in name}
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert own == {str(path.relative_to(PACKAGE.parent)) for path in files}
+    assert own >= {f"ltprompt/{name}" for name in NEEDED}
+    assert any(name.endswith("licenses/LICENSE") for name in sizes)
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_the_demonstration_runs_from_it_offline(installed: Path, tmp_path: Path) -> None:
+    printed = run(installed, tmp_path, "-c", SHORT_DEMO)
+    assert Path(printed[-1]) == installed / "ltprompt" / "__init__.py", f"not the wheel's package: {printed[-1]}"
+    assert any(line.startswith("ltp scores ") and line.endswith("noise)") for line in printed)
+    assert (tmp_path / "ltprompt-demo" / "results.json").is_file()
+    assert not (tmp_path / "hub").exists()
+
+
+def test_the_module_runs_as_a_program(installed: Path, tmp_path: Path) -> None:
+    printed = run(installed, tmp_path, "-m", "ltprompt", "ticket", "inspect", "mini-20")
+    assert "eligible parameters (20.00%)" in printed[0]
+
+
+def test_the_network_is_refused(installed: Path, tmp_path: Path) -> None:
+    code = "import urllib.request as r\ntry: r.urlopen('http://127.0.0.1:9')\nexcept RuntimeError as e: print(e)"
+    assert run(installed, tmp_path, "-c", code) == ["no network here"]
