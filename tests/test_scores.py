@@ -10,7 +10,7 @@ from torch import Tensor
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import FileFormatError, InputError
 from ltprompt.files import write_tensors
-from ltprompt.scores import Scores
+from ltprompt.scores import Origin, Scores, check_criterion, read_origin
 
 PARAMETERS = (
     EligibleParameter("word", (7, 3), 0, "word_embeddings"),
@@ -42,6 +42,61 @@ def test_round_trip(tmp_path: Path) -> None:
             assert torch.equal(loaded.tensor(name), tensor)
     record = json.loads((tmp_path / "en" / "scores.json").read_text())
     assert record == {"steps": 10, "scores_sha256": made.sha256}
+
+
+@pytest.mark.parametrize(("criterion", "seed"), [("delta", None), ("random", 5), ("gradient", None)])
+def test_the_criterion_goes_with_the_scores_and_their_tickets(tmp_path: Path, criterion: str, seed: int | None) -> None:
+    made = Scores(PARAMETERS, tensors(), "tied", "f" * 64, criterion=criterion, seed=seed)
+    made.save(tmp_path, {})
+    loaded = Scores.load(tmp_path)
+    assert (loaded.criterion, loaded.seed, loaded.sha256) == (criterion, seed, made.sha256)
+    ticket = loaded.select(0.2)
+    assert (ticket.criterion, ticket.seed) == (criterion, seed)
+
+
+def test_scores_of_stage_one_keep_their_file_format(tmp_path: Path) -> None:
+    scores("tied").save(tmp_path / "new", {})
+    header = {"parameters": [p.to_json() for p in PARAMETERS], "strategy": "tied", "fingerprint": "f" * 64}
+    write_tensors(tmp_path / "old.safetensors", "scores", tensors(), header)
+    assert (tmp_path / "new" / "scores.safetensors").read_bytes() == (tmp_path / "old.safetensors").read_bytes()
+    loaded = Scores.load(tmp_path / "old.safetensors")
+    assert (loaded.criterion, loaded.seed) == ("delta", None)
+
+
+def test_the_record_says_where_scores_come_from(tmp_path: Path) -> None:
+    assert read_origin(tmp_path) == Origin()
+    record = {"backbone": "mini", "revision": None, "settings": {"max_length": 64, "seed": 1}}
+    scores().save(tmp_path, record)
+    for path in (tmp_path, tmp_path / "scores.safetensors"):
+        assert read_origin(path) == Origin("mini", None, 64)
+    assert read_origin(tmp_path / "other.safetensors") == Origin()
+    scores().save(tmp_path, record | {"backbone": "", "revision": "main", "settings": None})
+    assert read_origin(tmp_path) == Origin(None, "main", None)
+    for change in ({"backbone": 5}, {"revision": ["a"]}, {"settings": {"max_length": "64"}}):
+        scores().save(tmp_path, record | change)
+        with pytest.raises(FileFormatError, match=r"scores\.json was altered; copy it again or find the scores anew"):
+            read_origin(tmp_path)
+
+
+def test_what_a_criterion_takes_is_checked() -> None:
+    nothing: dict[str, object] = dict.fromkeys(("seed", "backbone", "text", "lines"))
+    takes = {
+        "delta": set(),
+        "random": {"seed"},
+        "magnitude": {"backbone"},
+        "gradient": {"backbone", "text", "lines"},
+        "fisher": {"backbone", "text", "lines"},
+    }
+    for criterion, taken in takes.items():
+        for name in nothing:
+            given = nothing | ({"text": "t"} if "text" in taken else {}) | {name: 0}
+            if name in taken:
+                check_criterion(criterion, **given)
+            else:
+                with pytest.raises(InputError, match=f"criterion '{criterion}' takes no {name}; leave --{name} out"):
+                    check_criterion(criterion, **given)
+    with pytest.raises(InputError, match="criterion 'gradient' needs text"):
+        check_criterion("gradient", **nothing)
 
 
 def test_equal_scores_give_equal_bytes(tmp_path: Path) -> None:
@@ -89,6 +144,12 @@ def test_zero_scores_are_counted() -> None:
 def test_unusable_scores_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown strategy 'untied'; .*choose from decoupled, tied"):
         scores("untied")
+    with pytest.raises(InputError, match=r"unknown criterion 'fishy'; did you mean 'fisher'\? choose from delta, ran"):
+        Scores(PARAMETERS, tensors(), "tied", "f", criterion="fishy")
+    with pytest.raises(InputError, match="criterion 'random' with seed None: random has a seed, and no other has"):
+        Scores(PARAMETERS, tensors(), "tied", "f", criterion="random")
+    with pytest.raises(InputError, match="criterion 'delta' with seed 0"):
+        Scores(PARAMETERS, tensors(), "tied", "f", seed=0)
     with pytest.raises(InputError, match=r"differ in '1\.bias'"):
         Scores(PARAMETERS[:2], tensors(), "tied", "f")
     with pytest.raises(InputError, match="did you mean 'word'"):
@@ -135,6 +196,8 @@ def test_a_record_of_other_scores_is_refused(tmp_path: Path) -> None:
         ({"more": torch.zeros(1)}, {}, "its tensors are not those of its eligible set"),
         ({}, {"strategy": "other"}, "its strategy 'other' is unknown"),
         ({}, {"fingerprint": 1}, "no usable 'fingerprint'"),
+        ({}, {"criterion": "union", "seed": None}, "unknown criterion 'union'"),
+        ({}, {"criterion": "random", "seed": None}, "unknown criterion 'random' with seed None"),
         ({}, {"parameters": None}, "no usable eligible set"),
     ],
 )

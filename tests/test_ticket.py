@@ -18,7 +18,7 @@ from ltprompt import ticket as ticket_module
 from ltprompt.eligible import EligibleParameter, total
 from ltprompt.errors import FileFormatError, InputError, LtpError, MismatchError
 from ltprompt.files import write_tensors
-from ltprompt.ticket import Scope, Selection, Ticket, segment, select
+from ltprompt.ticket import READY, Scope, Selection, Ticket, intersection, segment, select, union
 
 RATIOS = [0, *(round(0.05 * step, 2) for step in range(1, 20)), 1]
 Scored = tuple[EligibleParameter, Tensor]
@@ -306,10 +306,12 @@ def test_check_names_both_backbones() -> None:
 
 @pytest.mark.parametrize("ratio", [0, 0.2, 1])
 @pytest.mark.parametrize("strategy", ["decoupled", "tied", "frozen-embeddings"])
-def test_round_trip(tmp_path: Path, ratio: float, strategy: str) -> None:
+@pytest.mark.parametrize(("criterion", "seed"), [("delta", None), ("random", 3), ("fisher", None), ("union", None)])
+def test_round_trip(tmp_path: Path, ratio: float, strategy: str, criterion: str, seed: int | None) -> None:
     ticket = dataclasses.replace(
-        cut(make_scores("mostly zero"), ratio, scope="layer"), strategy=strategy, tied=strategy == "tied"
-    )
+        cut(make_scores("mostly zero"), ratio, scope="layer"),
+        strategy=strategy, tied=strategy == "tied", criterion=criterion, seed=seed,
+    )  # fmt: skip
     ticket.save(tmp_path / "a.ticket")
     loaded = Ticket.load(tmp_path / "a.ticket")
     for field in dataclasses.fields(Ticket):
@@ -402,6 +404,13 @@ def test_a_forged_ticket_that_is_sound_loads(tmp_path: Path) -> None:
         ({"scope": "other"}, "unknown strategy or scope"),
         ({"zero_entries": 4}, "4 zero-score entries among 3"),
         ({"scores_sha256": 5}, "no usable 'scores_sha256'"),
+        ({"scope": "mixed"}, "unknown strategy or scope"),
+        ({"scope": "mixed", "criterion": "fisher", "seed": None}, "unknown strategy or scope"),
+        ({"criterion": "other", "seed": None}, "unknown criterion 'other' with seed None"),
+        ({"criterion": "random", "seed": None}, "unknown criterion 'random' with seed None"),
+        ({"criterion": "fisher", "seed": 1}, "unknown criterion 'fisher' with seed 1"),
+        ({"criterion": 1, "seed": None}, "no usable 'criterion'"),
+        ({"criterion": "random", "seed": "1"}, "no usable 'seed'"),
     ],
 )
 def test_a_ticket_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -415,3 +424,91 @@ def test_nothing_but_one_metadata_key_and_bitmaps_is_stored(tmp_path: Path) -> N
     with safe_open(tmp_path / "ticket", framework="pt") as file:
         assert list(file.metadata()) == ["ltprompt"]
         assert str(tmp_path) not in file.metadata()["ltprompt"]
+
+
+# Criteria and combinations.
+
+
+def test_a_ticket_without_a_criterion_is_one_of_the_movement_and_keeps_its_bytes(tmp_path: Path) -> None:
+    for name, path in READY.items():
+        ticket = Ticket.load(name)
+        assert (ticket.criterion, ticket.seed) == ("delta", None)
+        ticket.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == path.read_bytes()
+
+
+def test_the_layers_of_a_cut_are_known_before_it() -> None:
+    made = parameters(5)
+    assert ticket_module.eligible_layers(made, ratio=0.2, layers="higher") == [5]
+    with pytest.raises(InputError, match="the ratio 2 is not a share"):
+        ticket_module.eligible_layers(made, ratio=2)
+    with pytest.raises(InputError, match="unknown scope 'locale'"):
+        ticket_module.eligible_layers(made, ratio=0.2, scope="locale")
+    with pytest.raises(InputError, match="there is no layer 9"):
+        ticket_module.eligible_layers(made, ratio=0.2, layers="9")
+
+
+def entries(ticket: Ticket) -> set[tuple[str, int]]:
+    return {(p.name, index) for p in ticket.parameters for index in ticket.indices(p.name).tolist()}
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [("distinct", 0.3, "all"), ("wide", 0.3, "all")],
+        [("distinct", 0.3, "all"), ("wide", 0.6, "all"), ("heavy ties", 0.5, "all")],
+        [("distinct", 0.5, "lower"), ("distinct", 0.5, "higher")],
+        [("distinct", 0.0, "all"), ("distinct", 0.4, "all")],
+        [("distinct", 0.2, "all"), ("distinct", 0.2, "all")],
+        [("distinct", 1.0, "all"), ("wide", 0.1, "all")],
+    ],
+)
+def test_combinations_are_those_of_sets(cuts: list[tuple[str, float, str]], tmp_path: Path) -> None:
+    tickets = [cut(make_scores(kind), ratio, layers=layers) for kind, ratio, layers in cuts]
+    sets = [entries(ticket) for ticket in tickets]
+    for combine, expected in ((union, set.union(*sets)), (intersection, set.intersection(*sets))):
+        found = combine(tickets)
+        assert entries(found) == expected
+        assert found.size == len(expected)
+        assert found.ratio == found.active_ratio == len(expected) / total(parameters(5))
+        assert (found.criterion, found.seed, found.zero_entries) == (combine.__name__, None, 0)
+        assert (found.fingerprint, found.strategy, found.tied) == ("f" * 64, "decoupled", False)
+        assert found.bitmaps.keys() == {name for name, _ in expected}
+        assert entries(combine(tickets[::-1])) == expected
+        found.save(tmp_path / "a")
+        combine(tickets[::-1]).save(tmp_path / "b")
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+        loaded = Ticket.load(tmp_path / "a")
+        assert (entries(loaded), loaded.ratio, loaded.criterion) == (expected, found.ratio, combine.__name__)
+    assert [entries(ticket) for ticket in tickets] == sets
+
+
+def test_a_combination_says_how_its_tickets_were_cut(tmp_path: Path) -> None:
+    scores = make_scores("distinct")
+    first, second = cut(scores, 0.2, "layer", "2-4"), cut(scores, 0.4, "layer", "2-4")
+    found = union([first, second])
+    assert (found.scope, found.layers, found.scores_sha256) == ("layer", "2-4", "a" * 64)
+    other = dataclasses.replace(cut(scores, 0.4), scores_sha256="b" * 64)
+    found = union([first, other])
+    assert (found.scope, found.layers, found.scores_sha256) == ("mixed", "mixed", None)
+    found.save(tmp_path / "ticket")
+    assert Ticket.load(tmp_path / "ticket").scope == "mixed"
+    tied = [dataclasses.replace(ticket, strategy="tied", tied=True) for ticket in (first, second)]
+    assert intersection(tied).tied
+
+
+def test_tickets_that_cannot_be_combined_are_refused() -> None:
+    ticket = cut(make_scores("distinct"))
+    larger = cut(make_scores("distinct", layers=6))
+    cases = {
+        r"different backbones, f{12} and 0{12}; combine": dataclasses.replace(ticket, fingerprint="0" * 64),
+        "different strategies, decoupled and tied; combine": dataclasses.replace(ticket, strategy="tied", tied=True),
+        r"eligible sets, of 298 and 348 entries \(see 6\.dense\.weight\)": larger,
+    }
+    for message, other in cases.items():
+        for combine in (union, intersection):
+            with pytest.raises(MismatchError, match=message):
+                combine([ticket, ticket, other])
+    for few, count in (([], 0), ([ticket], 1)):
+        with pytest.raises(InputError, match=rf"{count} ticket\(s\) have no union; give two or more"):
+            union(few)

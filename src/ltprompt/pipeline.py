@@ -385,5 +385,5 @@ def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -
 def _ticket_record(ticket: Ticket | None) -> dict[str, Any] | None:
     if ticket is None:
         return None
-    names = ("strategy", "ratio", "scope", "layers", "size", "scores_sha256")
+    names = ("criterion", "seed", "strategy", "ratio", "scope", "layers", "size", "scores_sha256")
     return {name: getattr(ticket, name) for name in names}

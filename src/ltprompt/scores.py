@@ -1,10 +1,11 @@
-"""Scores: how far stage 1 moved every eligible parameter, |theta^l - theta| (paper section 3)."""
+"""Scores: how far stage 1 moved every eligible parameter, |theta^l - theta| (paper section 3), or a rival criterion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -21,15 +22,27 @@ from ltprompt.files import (
     write_json,
     write_tensors,
 )
-from ltprompt.ticket import STRATEGIES, Scope, Ticket, read_field, read_parameters, select
+from ltprompt.ticket import (
+    CRITERIA,
+    STRATEGIES,
+    Scope,
+    Ticket,
+    criterion_fields,
+    read_criterion,
+    read_field,
+    read_parameters,
+    select,
+)
 
 KIND = "scores"
 DIGEST_KEY = "scores_sha256"
+READ_WEIGHTS = ("magnitude", "gradient", "fisher")  # criteria that need the backbone
+READ_TEXT = ("gradient", "fisher")
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The scores of one backbone, corpus and strategy.
+    """The scores of one backbone, corpus and strategy by one criterion.
 
     parameters: the eligible set in parameter order; with strategy ``frozen-embeddings`` it has no embeddings.
     tensors: name -> fp32 tensor of the parameter's shape on the CPU, non-negative. After `load` they are mapped from
@@ -37,6 +50,8 @@ class Scores:
     strategy: ``decoupled``, ``tied`` or ``frozen-embeddings``.
     fingerprint: the backbone's, hexadecimal.
     sha256: digest over names, dtypes, shapes and bytes of the tensors; computed where it is not given.
+    criterion: what the scores are: ``delta``, the movement in stage 1, or a rival, see `ltprompt.criteria`.
+    seed: of the draw, with criterion ``random`` only.
     """
 
     parameters: tuple[EligibleParameter, ...]
@@ -44,11 +59,17 @@ class Scores:
     strategy: str
     fingerprint: str
     sha256: str = ""
+    criterion: str = "delta"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `InputError` for an unknown strategy or tensors that do not fit the parameters."""
+        """Raise `InputError` for an unknown strategy or criterion, a stray seed or tensors of other parameters."""
         if self.strategy not in STRATEGIES:
             raise InputError(f"unknown strategy {self.strategy!r}; {choices(self.strategy, STRATEGIES)}")
+        if self.criterion not in CRITERIA:
+            raise InputError(f"unknown criterion {self.criterion!r}; {choices(self.criterion, CRITERIA)}")
+        if (self.seed is None) == (self.criterion == "random"):
+            raise InputError(f"criterion {self.criterion!r} with seed {self.seed}: random has a seed, and no other has")
         for name in {p.name for p in self.parameters} ^ self.tensors.keys():
             raise InputError(f"the scores and the eligible set differ in {name!r}; give one tensor a parameter")
         if not self.sha256:
@@ -75,6 +96,8 @@ class Scores:
             layers=layers,
             zero_entries=selection.zero_entries,
             scores_sha256=self.sha256,
+            criterion=self.criterion,
+            seed=self.seed,
         )
 
     def save(self, directory: Path | str, record: Mapping[str, Any]) -> None:
@@ -84,6 +107,7 @@ class Scores:
             "parameters": [parameter.to_json() for parameter in self.parameters],
             "strategy": self.strategy,
             "fingerprint": self.fingerprint,
+            **criterion_fields(self.criterion, self.seed),
         }
         digest = write_tensors(directory / SCORES_TENSORS, KIND, self.tensors, metadata)
         try:
@@ -99,8 +123,7 @@ class Scores:
         Raises `InputError` where they are missing, `FileFormatError` where they are damaged or ``scores.json`` beside
         them belongs to other scores.
         """
-        path = Path(path)
-        path = path / SCORES_TENSORS if path.is_dir() else path
+        path = _tensors_path(path)
         file = TensorFile(path, KIND)
         file.verify()
         parameters = read_parameters(file)
@@ -113,7 +136,58 @@ class Scores:
         _check_record(path, digest)
         # safetensors maps the file: a tensor that is not used is not read
         tensors = {p.name: file.get(p.name, shape=p.shape, dtype=torch.float32) for p in parameters}
-        return cls(parameters, tensors, strategy, read_field(file, "fingerprint", str), digest)
+        fingerprint = read_field(file, "fingerprint", str)
+        return cls(parameters, tensors, strategy, fingerprint, digest, *read_criterion(file, CRITERIA))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where scores come from, as far as ``scores.json`` says: the backbone's name and revision, and tokens a line."""
+
+    backbone: str | None = None
+    revision: str | None = None
+    max_length: int | None = None
+
+
+def read_origin(path: Path | str) -> Origin:
+    """Return where the scores that `Scores.load` opens at `path` come from; all None where no record lies beside them.
+
+    Raises `FileFormatError` for a damaged record.
+    """
+    record_path = _tensors_path(path).parent / SCORES_RECORD
+    if _tensors_path(path).name != SCORES_TENSORS or not record_path.exists():
+        return Origin()
+    record = read_json(record_path, "the record of the scores")
+    settings = record.get("settings")
+    length = settings.get("max_length") if isinstance(settings, dict) else None
+    found = Origin(record.get("backbone") or None, record.get("revision"), length)
+    names = (found.backbone, found.revision)
+    if not all(isinstance(name, (str, NoneType)) for name in names) or not isinstance(length, (int, NoneType)):
+        raise FileFormatError(f"{record_path} was altered; copy it again or find the scores anew")
+    return found
+
+
+def check_criterion(criterion: str, *, seed: object, backbone: object, text: object, lines: object) -> None:
+    """Raise `InputError` for an unknown criterion, and where what it needs is missing or what it ignores is given.
+
+    seed, backbone, text, lines: what was given, None where nothing was. A missing backbone is no error here: the
+    scores' record may name it.
+    """
+    if criterion not in CRITERIA:
+        raise InputError(f"unknown criterion {criterion!r}; {choices(criterion, CRITERIA)}")
+    users = {"seed": ("random",), "backbone": READ_WEIGHTS, "text": READ_TEXT, "lines": READ_TEXT}
+    given = {"seed": seed, "backbone": backbone, "text": text, "lines": lines}
+    for name, value in given.items():
+        if value is not None and criterion not in users[name]:
+            raise InputError(
+                f"criterion {criterion!r} takes no {name}; leave --{name} out, or choose {' or '.join(users[name])}"
+            )
+    if criterion in READ_TEXT and text is None:
+        raise InputError(f"criterion {criterion!r} needs text to take gradients on; give some with --text")
+
+
+def _tensors_path(path: Path | str) -> Path:
+    return Path(path) / SCORES_TENSORS if Path(path).is_dir() else Path(path)
 
 
 def _check_record(path: Path, digest: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ltprompt.ticket import COMBINATIONS
+
 if TYPE_CHECKING:
     from ltprompt.distribution import Comparison, Distribution, Part
     from ltprompt.pipeline import Evaluation
@@ -21,16 +23,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def show_distribution(header: Mapping[str, Any], found: Distribution, *, kinds: bool = True) -> str:
-    """Return a ticket's size and its entries by layer (0 = embeddings) and, if wished, by kind of module."""
+def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
+    """Return a ticket's size and its entries by layer (0 = embeddings) and by kind of module.
+
+    header: the ticket's strategy, ratio, scope and layers, and, unless they are ``delta`` and None, criterion and seed.
+    """
+    criterion, seed = header.get("criterion", "delta"), header.get("seed")
+    zero = "that never moved (score 0)" if criterion == "delta" else "of score 0"
     lines = [
         f"{found.entries:,} of {found.parameters:,} eligible parameters ({found.active_ratio:.2%}); "
-        f"strategy {header['strategy']}, ratio {header['ratio']:g}, scope {header['scope']}, layers {header['layers']}",
-        f"entries that never moved (score 0): {found.zero_entries:,}",
+        f"strategy {header['strategy']}, ratio {header['ratio']:g}, scope {header['scope']}, layers {header['layers']}"
+        f", criterion {criterion}{'' if seed is None else f', seed {seed}'}",
+        *([] if criterion in COMBINATIONS else [f"entries {zero}: {found.zero_entries:,}"]),
         "",
         _parts("layer", {str(layer): part for layer, part in found.by_layer.items()}),
         "",
-        *([_parts("module", found.by_kind), ""] if kinds else []),
+        _parts("module", found.by_kind),
+        "",
         "layer 0: the embeddings; enrichment: share of the ticket over share of the parameters",
     ]
     return "\n".join(lines)

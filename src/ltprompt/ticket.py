@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, Self
@@ -29,6 +29,9 @@ READY = {f"mini-{size}": Path(__file__).parent / "mini" / f"ticket-{size}.safete
 STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
 SCOPES = ("global", "layer")
 Scope = Literal["global", "layer"]
+CRITERIA = ("delta", "random", "magnitude", "gradient", "fisher")
+COMBINATIONS = ("union", "intersection")
+MIXED = "mixed"  # scope or layers of a combination of tickets that differ in it
 
 Scored = tuple[EligibleParameter, Tensor]
 Bitmap = NDArray[np.uint8]
@@ -64,11 +67,7 @@ def select(scores: Sequence[Scored], *, ratio: float, scope: Scope = "global", l
 
     Raises `InputError` for an unusable ratio, scope, segment or score.
     """
-    if not 0 <= ratio <= 1:
-        raise InputError(f"the ratio {ratio} is not a share; give a number from 0 to 1, such as 0.2")
-    if scope not in SCOPES:
-        raise InputError(f"unknown scope {scope!r}; {choices(scope, SCOPES)}")
-    chosen = segment([parameter for parameter, _ in scores], layers)
+    chosen = eligible_layers([parameter for parameter, _ in scores], ratio=ratio, scope=scope, layers=layers)
     eligible = [scored for scored in scores if scored[0].layer in chosen]
     groups = [eligible] if scope == "global" else [[s for s in eligible if s[0].layer == layer] for layer in chosen]
     bitmaps: dict[str, Bitmap] = {}
@@ -78,6 +77,20 @@ def select(scores: Sequence[Scored], *, ratio: float, scope: Scope = "global", l
         bitmaps |= part.bitmaps
         zero_entries += part.zero_entries
     return Selection(bitmaps, zero_entries)
+
+
+def eligible_layers(
+    parameters: Sequence[EligibleParameter], *, ratio: float, scope: str = "global", layers: str = "all"
+) -> list[int]:
+    """Return, sorted, the layers that `select` ranks; commands ask before they compute scores.
+
+    Raises `InputError` for an unusable ratio, scope or segment.
+    """
+    if not 0 <= ratio <= 1:
+        raise InputError(f"the ratio {ratio} is not a share; give a number from 0 to 1, such as 0.2")
+    if scope not in SCOPES:
+        raise InputError(f"unknown scope {scope!r}; {choices(scope, SCOPES)}")
+    return segment(parameters, layers)
 
 
 def segment(parameters: Sequence[EligibleParameter], layers: str) -> list[int]:
@@ -111,9 +124,13 @@ class Ticket:
         bit, padding bits zero. Tensors without an entry are absent.
     tied: whether input and output embeddings share one matrix (strategy ``tied``), so that both sides move.
     fingerprint: the backbone's, hexadecimal.
-    strategy, ratio, scope, layers: how the scores were found and the ticket was cut.
-    zero_entries: how many entries have score 0.
+    strategy, ratio, scope, layers: how the scores were found and the ticket was cut; of a union or an intersection its
+        own active ratio, and ``mixed`` where its tickets have different scopes or layers.
+    zero_entries: how many entries have score 0; 0 for a union or an intersection, whose entries have no one score.
     scores_sha256: digest of the scores that the ticket was cut from, where known.
+    criterion: what the entries were ranked by, one of CRITERIA (``delta`` is the movement in stage 1), or ``union`` or
+        ``intersection``.
+    seed: of the draw, with criterion ``random`` only.
     """
 
     parameters: tuple[EligibleParameter, ...]
@@ -126,6 +143,8 @@ class Ticket:
     layers: str
     zero_entries: int
     scores_sha256: str | None = None
+    criterion: str = "delta"
+    seed: int | None = None
 
     @cached_property
     def _counts(self) -> dict[str, int]:
@@ -178,6 +197,7 @@ class Ticket:
             "layers": self.layers,
             "zero_entries": self.zero_entries,
             "scores_sha256": self.scores_sha256,
+            **criterion_fields(self.criterion, self.seed),
         }
         write_tensors(Path(path), KIND, tensors, metadata)
 
@@ -192,6 +212,7 @@ class Ticket:
             file.verify()
             parameters = read_parameters(file)
             strategy = read_field(file, "strategy", str)
+            criterion, seed = read_criterion(file, (*CRITERIA, *COMBINATIONS))
             ticket = cls(
                 parameters=parameters,
                 bitmaps=_read_bitmaps(file, parameters),
@@ -203,8 +224,11 @@ class Ticket:
                 layers=read_field(file, "layers", str),
                 zero_entries=read_field(file, "zero_entries", int),
                 scores_sha256=read_field(file, "scores_sha256", (str, NoneType)),
+                criterion=criterion,
+                seed=seed,
             )
-            if ticket.strategy not in STRATEGIES or ticket.scope not in SCOPES or not 0 <= ticket.ratio <= 1:
+            scopes = (*SCOPES, MIXED) if criterion in COMBINATIONS else SCOPES
+            if ticket.strategy not in STRATEGIES or ticket.scope not in scopes or not 0 <= ticket.ratio <= 1:
                 raise file.damaged("its header holds an unknown strategy or scope, or a ratio outside [0, 1]")
             if not 0 <= ticket.zero_entries <= ticket.size:
                 raise file.damaged(f"it tells of {ticket.zero_entries} zero-score entries among {ticket.size}")
@@ -222,6 +246,19 @@ class Ticket:
         return np.unpackbits(self.bitmaps[name], count=numel, bitorder="little").view(np.bool_)
 
 
+def union(tickets: Sequence[Ticket]) -> Ticket:
+    """Return the ticket of the entries that stand in at least one of several tickets.
+
+    Raises `InputError` for fewer than two, `MismatchError` where their backbones, strategies or eligible sets differ.
+    """
+    return _combined(tickets, "union", np.bitwise_or)
+
+
+def intersection(tickets: Sequence[Ticket]) -> Ticket:
+    """Return the ticket of the entries that stand in each of several tickets; the errors are those of `union`."""
+    return _combined(tickets, "intersection", np.bitwise_and)
+
+
 def popcount(bitmap: Bitmap) -> int:
     """Return the number of set bits."""
     return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
@@ -233,6 +270,25 @@ def read_field(file: TensorFile, name: str, kind: type | tuple[type, ...]) -> An
     if not isinstance(value, kind) or isinstance(value, bool):
         raise file.damaged(f"its header holds no usable {name!r}")
     return value
+
+
+def criterion_fields(criterion: str, seed: int | None) -> dict[str, Any]:
+    """Return the header fields of a criterion: none for ``delta``, whose files stay what they were without them."""
+    return {} if criterion == "delta" else {"criterion": criterion, "seed": seed}
+
+
+def read_criterion(file: TensorFile, known: Sequence[str]) -> tuple[str, int | None]:
+    """Return the criterion, one of `known`, and the seed in an artifact's header; (``delta``, None) where it has none.
+
+    Raises `FileFormatError` for another criterion, and for a seed missing with ``random`` or given with any other.
+    """
+    if "criterion" not in file.metadata:
+        return "delta", None
+    criterion = read_field(file, "criterion", str)
+    seed = read_field(file, "seed", (int, NoneType))
+    if criterion not in known or (seed is None) == (criterion == "random"):
+        raise file.damaged(f"its header holds the unknown criterion {criterion!r} with seed {seed}")
+    return criterion, seed
 
 
 def read_parameters(file: TensorFile) -> tuple[EligibleParameter, ...]:
@@ -247,6 +303,53 @@ def read_parameters(file: TensorFile) -> tuple[EligibleParameter, ...]:
     if not sound:
         raise file.damaged("its eligible set is empty, names a parameter twice or has a negative size or layer")
     return parameters
+
+
+def _combined(tickets: Sequence[Ticket], criterion: str, operation: Callable[[Bitmap, Bitmap], Bitmap]) -> Ticket:
+    """Return the ticket whose bitmaps are those of `tickets` joined bit by bit, in memory of one more ticket."""
+    if len(tickets) < 2:
+        raise InputError(f"{len(tickets)} ticket(s) have no {criterion}; give two or more")
+    first = tickets[0]
+    for other in tickets[1:]:
+        _check_alike(first, other)
+    nothing = np.zeros(1, dtype=np.uint8)  # broadcast to the other bitmaps of its tensor
+    joined = {
+        parameter.name: reduce(operation, [ticket.bitmaps.get(parameter.name, nothing) for ticket in tickets])
+        for parameter in first.parameters
+    }
+    bitmaps = {name: bitmap for name, bitmap in joined.items() if bitmap.any()}
+    digests = {ticket.scores_sha256 for ticket in tickets}
+    return Ticket(
+        parameters=first.parameters,
+        bitmaps=bitmaps,
+        tied=first.tied,
+        fingerprint=first.fingerprint,
+        strategy=first.strategy,
+        ratio=sum(map(popcount, bitmaps.values())) / total(first.parameters),
+        scope=_common({ticket.scope for ticket in tickets}),
+        layers=_common({ticket.layers for ticket in tickets}),
+        zero_entries=0,
+        scores_sha256=first.scores_sha256 if len(digests) == 1 else None,
+        criterion=criterion,
+    )
+
+
+def _common(values: set[str]) -> str:
+    return values.pop() if len(values) == 1 else MIXED
+
+
+def _check_alike(first: Ticket, other: Ticket) -> None:
+    """Raise `MismatchError`, naming what differs and both values, unless two tickets can be combined."""
+    different = None
+    if first.fingerprint != other.fingerprint:
+        different = f"are for different backbones, {first.fingerprint[:12]} and {other.fingerprint[:12]}"
+    elif first.strategy != other.strategy:
+        different = f"have different strategies, {first.strategy} and {other.strategy}"
+    elif differing := set(first.parameters) ^ set(other.parameters):
+        sizes = f"of {total(first.parameters):,} and {total(other.parameters):,} entries"
+        different = f"have different eligible sets, {sizes} (see {min(p.name for p in differing)})"
+    if different:
+        raise MismatchError(f"the tickets {different}; combine tickets of one backbone, strategy and eligible set")
 
 
 def _read_bitmaps(file: TensorFile, parameters: Sequence[EligibleParameter]) -> dict[str, Bitmap]:
