@@ -41,12 +41,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse network connections; sockets between processes on this machine stay allowed."""
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse network connections; Unix sockets stay allowed, and for tests marked `loopback` this machine's ports."""
     connect = socket.socket.connect
+    loopback = request.node.get_closest_marker("loopback") is not None
 
     def refuse(self: socket.socket, address: Any) -> None:
-        if self.family != getattr(socket, "AF_UNIX", None):
+        unix = self.family == getattr(socket, "AF_UNIX", None)
+        if not unix and not (loopback and (address[0] == "::1" or address[0].startswith("127."))):
             raise RuntimeError(f"a test tried to reach {address}; tests run without network")
         connect(self, address)
 

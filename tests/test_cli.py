@@ -280,12 +280,18 @@ def test_the_defaults_in_the_help_of_scores_are_the_settings() -> None:
 
 def test_the_defaults_in_the_help_of_train_are_the_recipes_and_settings() -> None:
     shown = shown_defaults(cli.train)
-    ltp, sp = METHODS["ltp"].recipe, METHODS["sp"].recipe
-    assert METHODS["prompt-only"].recipe == ltp
+    ltp = METHODS["ltp"].recipe
     for name in ("epochs", "batch_size", "lr"):
-        assert shown[name] == f"{getattr(ltp, name)}; sp: {getattr(sp, name)}"
-    assert shown["schedule"] == ltp.schedule == sp.schedule
-    assert (ltp.prompt_lr, sp.prompt_lr) == (ltp.lr, sp.lr)
+        usual, *others = shown[name].split("; ")
+        told = {
+            one: value for names, _, value in (other.partition(": ") for other in others) for one in names.split(", ")
+        }
+        for method in METHODS.values():
+            assert told.get(method.name, usual) == str(getattr(method.recipe, name)), (name, method.name)
+    sizes = dict(text.split(": ") for text in shown["size"].split("; "))
+    assert sizes == {name: str(method.size) for name, method in METHODS.items() if method.size is not None}
+    assert shown["schedule"] == ltp.schedule
+    assert ltp.prompt_lr == ltp.lr
     assert shown["prompt_lr"] == "that of --lr"
     assert (shown["language"], TrainSettings.model_fields["language"].default) == ("the task's own", None)
     for name in ("prompt_length", "max_length", "seed"):

@@ -6,17 +6,18 @@ import os
 import sys
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ltprompt.cli_grid import grid, report
 from ltprompt.cli_task import split, task_app
+from ltprompt.cli_ticket import ticket_app
 from ltprompt.errors import InputError, LtpError
 
 if TYPE_CHECKING:
     from ltprompt.backbone import Backbone
     from ltprompt.device import Compute
-    from ltprompt.ticket import Scope
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,10 +27,13 @@ app = typer.Typer(
     help="Lottery Ticket Prompt-learning for small multilingual masked language models. "
     "BACKBONE is a hub id, a folder or `mini`. Add --debug anywhere to see the traceback of an error.",
 )
-ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut, inspect and compare tickets.")
 app.add_typer(ticket_app, name="ticket")
 app.add_typer(task_app, name="task")
 app.command()(split)
+app.command()(grid)
+app.command()(report)
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 and the number of the signal
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 Dtype = Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")]
@@ -82,79 +86,28 @@ def scores(
     _say(f"scores of {sum(p.numel for p in found.parameters):,} parameters in {out}")
 
 
-@ticket_app.command("cut")
-def ticket_cut(
-    scores_dir: Annotated[Path, typer.Argument(metavar="SCORES_DIR", help="folder that `scores --out` wrote")],
-    ratio: Annotated[float, typer.Option(help="share of the eligible parameters, 0 to 1")],
-    out: Annotated[Path, typer.Option(help="ticket file to write, such as en-20.safetensors")],
-    scope: Annotated[str, typer.Option(help="rank across all layers (global) or within each (layer)")] = "global",
-    layers: Annotated[str, typer.Option(help="all, lower, middle, higher, or a list such as 5-8")] = "all",
-) -> None:
-    """Cut a ticket: keep the parameters that moved most."""
-    from ltprompt.scores import Scores
-
-    found = Scores.load(scores_dir).select(ratio, cast("Scope", scope), layers)
-    found.save(out)
-    if found.zero_entries:
-        _warn(f"{found.zero_entries:,} of the ticket's {found.size:,} entries never moved (score 0)")
-    _say(f"ticket of {found.size:,} entries ({found.active_ratio:.2%} of the eligible parameters) in {out}")
-
-
-@ticket_app.command("inspect")
-def ticket_inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
-    plot: Annotated[Path | None, typer.Option(help="write a bar chart by layer, PNG or PDF")] = None,
-) -> None:
-    """Show where a ticket's entries lie, by layer and by kind of module."""
-    from ltprompt.charts import draw_distribution
-    from ltprompt.distribution import distribution
-    from ltprompt.texts import show_distribution
-    from ltprompt.ticket import Ticket
-
-    ticket = Ticket.load(file)
-    found = distribution(ticket)
-    if plot is not None:
-        draw_distribution({file.stem: found}, plot)
-    header = {name: getattr(ticket, name) for name in ("strategy", "ratio", "scope", "layers", "fingerprint")}
-    _print_json(header | found.to_json()) if json_ else _say(show_distribution(header, found))
-
-
-@ticket_app.command("compare")
-def ticket_compare(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
-) -> None:
-    """Compare tickets pair by pair: overlap, and the overlap expected by chance."""
-    from itertools import combinations
-
-    from ltprompt.distribution import compare
-    from ltprompt.texts import show_comparison
-    from ltprompt.ticket import Ticket
-
-    if len(files) < 2:
-        raise typer.BadParameter("give two ticket files or more")
-    tickets = [(file, Ticket.load(file)) for file in files]
-    pairs = [((a, b), compare(x, y)) for (a, x), (b, y) in combinations(tickets, 2)]
-    if json_:
-        _print_json([{"files": [str(a), str(b)], **found.to_json()} for (a, b), found in pairs])
-    else:
-        _say("\n\n".join(show_comparison(str(a), str(b), found) for (a, b), found in pairs))
-
-
 @app.command()
 def train(
     backbone: BackboneName,
     task: Annotated[str, typer.Option(help="xnli, americasnli or a task file .yaml")],
     train: Annotated[Path, typer.Option(help="labelled table: .tsv, .csv or .jsonl")],
     out: Annotated[Path, typer.Option(help="folder for the adapter")],
-    method: Annotated[str, typer.Option(help="ltp, sp or prompt-only")] = "ltp",
+    method: Annotated[
+        str, typer.Option(help="ltp, prompt-only, ft, dp, sp, mp, bitfit, lora, shira or super-tuning")
+    ] = "ltp",
     ticket: Annotated[Path | None, typer.Option(help="ticket file, or mini-20 or mini-75; needed by ltp")] = None,
     dev: Annotated[Path | None, typer.Option(help="labelled table that chooses the epoch")] = None,
-    epochs: Annotated[int | None, typer.Option(help="[70; sp: 50]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="examples a step [32; sp: 12]")] = None,
-    lr: Annotated[float | None, typer.Option(help="rate of ticket and prompt [2e-05; sp: 1e-05]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="[70; ft, dp, sp, mp: 50]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="examples a step [32; ft: 8; dp, sp, mp: 12]")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="rate [2e-05; ft, dp, sp, mp: 1e-05; bitfit, lora, shira, super-tuning: 0.0005]"),
+    ] = None,
     prompt_lr: Annotated[float | None, typer.Option(help="the prompt's own rate [that of --lr]")] = None,
+    size: Annotated[
+        float | None,
+        typer.Option(help="rank of lora and shira, sparsity of super-tuning [lora: 8; shira: 32; super-tuning: 0.99]"),
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help="constant or linear decay [constant]")] = None,
     prompt_length: Annotated[int | None, typer.Option(help="pseudo-tokens [4]")] = None,
     max_length: Annotated[int | None, typer.Option(help="tokens an example [256]")] = None,
@@ -175,7 +128,7 @@ def train(
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.ticket import Ticket
 
-    given = _given(epochs=epochs, batch_size=batch_size, lr=lr, prompt_lr=prompt_lr, schedule=schedule)
+    given = _given(epochs=epochs, batch_size=batch_size, lr=lr, prompt_lr=prompt_lr, schedule=schedule, size=size)
     given |= _given(prompt_length=prompt_length, max_length=max_length, language=language, seed=seed)
     settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
     check_place(out, ADAPTER_RECORD, "an adapter")
@@ -295,13 +248,15 @@ def demo(
 
 
 def main() -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage."""
+    """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage, 130 by Ctrl-C."""
     debug = "--debug" in sys.argv[1:]
     arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="ltprompt")
     except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("error: interrupted; what was finished is whole, nothing is left half-written", file=sys.stderr)
         return int(end.code or 0)
     except Exception as error:
         if debug:
@@ -319,12 +274,12 @@ def _repeated(arguments: list[str]) -> list[str]:
     Only behind the command's own arguments, which could not be told from such a list's last ones.
     """
     words = len(list(takewhile(lambda argument: not argument.startswith("-"), arguments)))
-    if words < (3 if arguments[:1] == ["task"] else 2):
+    if words < (3 if arguments[:1] == ["task"] or arguments[:2] == ["ticket", "cut"] else 2):
         return arguments
     spelt, flag = arguments[:words], ""
     for argument in arguments[words:]:
         if argument.startswith("-"):
-            flag = argument if argument in ("--text", "--data") else ""
+            flag = argument if argument in ("--text", "--data", "--union", "--intersect") else ""
         elif flag and spelt[-1] != flag:
             spelt.append(flag)
         spelt.append(argument)
@@ -377,12 +332,6 @@ def _languages(data: list[str]) -> dict[str, Path]:
 def _epoch_text(epoch: Any) -> str:
     dev = "" if epoch.dev_accuracy is None else f", dev accuracy {epoch.dev_accuracy:.1%}"
     return f"loss {epoch.loss:.4f}{dev}"
-
-
-def _print_json(data: Any) -> None:
-    import json
-
-    print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,36 @@
+"""The paper's numbers, for comparison."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+AVERAGE = "AVG"
+BACKBONE = "xlm-roberta-base"
+
+
+def languages(layout: str) -> tuple[str, ...]:
+    """Return the languages of a table of the paper, in its order."""
+    return tuple(column for column in _tables()[layout]["columns"] if column != AVERAGE)
+
+
+def published(layout: str, *, method: str, shots: int, source: str | None = None) -> dict[str, float]:
+    """Return language (and ``AVG``) -> accuracy in % of a row of the paper; empty where it has none.
+
+    layout: ``table1`` to ``table3``. method: a label such as ``LTP 20 %``. source: of the training data, for table2.
+    """
+    table = _tables()[layout]
+    for row in table["rows"]:
+        if (row["method"], row["shots"], row.get("source", source)) == (method, shots, source):
+            return dict(zip(table["columns"], row["accuracy"], strict=True))
+    return {}
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("published.yaml").read_text(encoding="utf-8")
+    tables: dict[str, Any] = yaml.safe_load(text)
+    return tables

@@ -1,0 +1,410 @@
+"""Grids from their file to their ledger and report, on a toy backbone laid out as on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from toy_classifiers import TRAIN, write_table
+from toys import toy_backbone, toy_folder
+
+from ltprompt.backbone import Backbone
+from ltprompt.errors import InputError, MismatchError
+from ltprompt.experiments import worker as worker_module
+from ltprompt.experiments.driver import Where, plan_grid, run_grid
+from ltprompt.experiments.execute import OnEvent, Summary
+from ltprompt.experiments.folder import GridFolder, read_results
+from ltprompt.experiments.ledger import Ledger
+from ltprompt.experiments.records import RunRecord
+from ltprompt.experiments.report import write_report
+from ltprompt.mlm import Step, Watcher
+from ltprompt.pipeline import PromptClassifier
+from ltprompt.scores import Scores
+from ltprompt.tasks import read_rows
+from ltprompt.ticket import Ticket
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "good", "bad", "no"]
+HERE = Where(device="cpu", dtype="fp32", threads=1)
+
+
+def write_lines(path: Path, count: int = 40) -> None:
+    random = np.random.default_rng(3)
+    path.write_text("\n".join(" ".join(random.choice(WORDS, random.integers(4, 12))) for _ in range(count)) + "\n")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a backbone, text, few-shot splits in two languages, and test tables."""
+    folder = tmp_path_factory.mktemp("base")
+    toy_folder("xlm-roberta", folder / "toy", layers=3)
+    write_lines(folder / "en.txt")
+    for language, shift in (("en", 0), ("sw", 1)):
+        split = folder / "splits" / language
+        split.mkdir(parents=True)
+        rows = [{**row, "premise": row["premise"] + " no" * shift} for row in TRAIN]
+        for part, chosen in (("train", rows[:3]), ("dev", rows[3:])):
+            lines = "".join(json.dumps(row) + "\n" for row in sorted(chosen, key=lambda row: row["label"]))
+            (split / f"{part}.1.jsonl").write_text(lines)
+        (split / "train.2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (split / "dev.2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_table(folder / f"test.{language}.tsv", rows[::-1])
+    return folder
+
+
+def grid_of(base: Path, **changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "name": "toy",
+        "layouts": ["table1"],
+        "backbone": str(base / "toy"),
+        "data": {
+            "source_name": "Toys",
+            "train": {"fewshot": "splits"},
+            "test": {"files": "test.{language}.tsv"},
+            "languages": ["en", "sw"],
+        },
+        "scores": {"text": "en.txt", "steps": 3, "batch_size": 4, "max_length": 32, "lr": 1e-3},
+        "shots": [1, 2],
+        "seeds": [1, 2],
+        "epochs": 2,
+        "lr": 0.01,
+        "max_length": 48,
+        "methods": ["ft", "dp", {"method": "ltp", "ratio": 0.3, "select": ["delta", "random"]}],
+    }
+    return {key: value for key, value in {**data, **changes}.items() if value is not None}
+
+
+def written(base: Path, name: str = "grid.yaml", **changes: Any) -> str:
+    path = base / name
+    path.write_text(yaml.safe_dump(grid_of(base, **changes)), encoding="utf-8")
+    return str(path)
+
+
+@contextmanager
+def silent(total: int) -> Iterator[OnEvent]:
+    yield lambda kind, spec, counts: None
+
+
+def run(
+    name: str,
+    out: Path,
+    where: Where = HERE,
+    *,
+    on_event: Callable[[int], Any] = silent,
+    watcher: Watcher | None = None,
+) -> Summary:
+    plan = plan_grid(name, out, where, stage_one=lambda: nullcontext(watcher), say=lambda text: None)
+    return run_grid(plan, where, on_event=on_event)
+
+
+def problems(name: str, out: Path) -> str:
+    with pytest.raises(InputError) as found:
+        run(name, out)
+    assert not out.exists(), "nothing may be written before everything is checked"
+    return str(found.value)
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """The records, and the report made of them."""
+    write_report(read_results(out), out / "report")
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for folder in ("runs", "report", "tickets")
+        for path in sorted((out / folder).iterdir())
+    }
+
+
+def ledger_rows(out: Path) -> list[Any]:
+    with Ledger.open(GridFolder(out).ledger) as ledger:
+        return list(ledger.rows())
+
+
+@pytest.fixture(scope="session")
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid that ran to its end."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    summary = run(written(base), out)
+    assert (summary.counts.done, summary.counts.failed, summary.interrupted) == (16, 0, False)
+    return out
+
+
+def records(out: Path) -> list[RunRecord]:
+    return list(read_results(out).runs)
+
+
+def test_a_run_is_what_the_library_does_by_hand(base: Path, finished: Path) -> None:
+    backbone = Backbone.from_pretrained(base / "toy")
+    for record in records(finished):
+        spec = record.spec
+        if (spec.method, spec.shots, spec.seed) not in (("ltp", 2, 1), ("dp", 1, 2)):
+            continue
+        ticket = None
+        if spec.ticket is not None:
+            (path,) = (finished / "tickets").glob(
+                "*random-seed1*.safetensors" if spec.ticket.select == "random" else "*delta*.safetensors"
+            )
+            ticket = Ticket.load(path)
+            assert (ticket.criterion, ticket.ratio) == (spec.ticket.select, 0.3)
+        classifier = PromptClassifier(
+            backbone, "xnli", spec.method, ticket, epochs=2, lr=0.01, max_length=48, seed=spec.seed, language="en"
+        )
+        split = base / "splits" / "en"
+        train, dev = (read_rows(split / f"{part}.{spec.shots}.jsonl", classifier.task) for part in ("train", "dev"))
+        fit = classifier.fit(train, dev)
+        tests = {code: read_rows(base / f"test.{code}.tsv", classifier.task) for code in ("en", "sw")}
+        found = classifier.evaluate(tests)
+        assert record.result.kept_epoch == fit.kept_epoch
+        assert record.result.losses == tuple(epoch.loss for epoch in fit.epochs)
+        for code, result in record.result.languages.items():
+            hits = found.probabilities[code].argmax(1) == found.gold[code]
+            assert result.hits == "".join(str(int(hit)) for hit in hits)
+            assert result.accuracy == float(hits.mean())
+
+
+def test_runs_know_all_that_makes_them_what_they_are(base: Path, finished: Path) -> None:
+    found = records(finished)
+    assert len({record.spec.id for record in found}) == 16
+    assert {record.spec.fingerprint for record in found} == {toy_backbone("xlm-roberta", layers=3).fingerprint}
+    ft = next(record.spec for record in found if record.spec.method == "ft")
+    assert ft.settings == {
+        "optimizer": "adam", "lr": 0.01, "prompt_lr": 0.01, "batch_size": 8, "epochs": 2, "weight_decay": 0.01,
+        "schedule": "constant", "clip": 1.0, "prompt_length": 4, "max_length": 48, "language": "en", "size": None,
+    }  # fmt: skip
+    assert ft.tests["sw"].name == "test.sw.tsv"
+    assert (ft.source, ft.dtype, ft.language, ft.train.examples) == ("Toys", "fp32", "en", 3 * ft.shots)
+
+
+def test_scores_and_tickets_are_made_once_and_the_random_one_by_seed(finished: Path) -> None:
+    (scores,) = (finished / "scores").iterdir()
+    loaded = Scores.load(scores)
+    tickets = {path.stem.rpartition("-")[0]: Ticket.load(path) for path in (finished / "tickets").glob("*.safetensors")}
+    assert sorted(tickets) == [
+        "decoupled-delta-0.3-global-all",
+        "decoupled-random-seed1-0.3-global-all",
+        "decoupled-random-seed2-0.3-global-all",
+    ]
+    delta = tickets["decoupled-delta-0.3-global-all"]
+    assert delta.scores_sha256 == loaded.sha256
+    assert {ticket.size for ticket in tickets.values()} == {delta.size}
+    used = {(r.spec.seed, r.spec.ticket.seed) for r in records(finished) if r.spec.ticket and r.spec.ticket.seed}
+    assert used == {(1, 1), (2, 2)}
+
+
+def test_a_second_start_runs_nothing(base: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(finished)
+    monkeypatch.setattr(PromptClassifier, "fit", lambda *_, **__: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr("ltprompt.experiments.tickets.find_scores", lambda *_, **__: pytest.fail("stage 1 ran again"))
+    summary = run(written(base), finished)
+    assert (summary.counts.done, summary.counts.planned) == (16, 0)
+    assert files(finished) == before
+
+
+def test_a_changed_default_and_a_new_seed_are_new_runs(base: Path, tmp_path: Path) -> None:
+    small = {"methods": "dp", "shots": 1, "scores": None}
+    first = run(written(base, seeds=1, **small), tmp_path)
+    second = run(written(base, seeds=[1, 2], **small), tmp_path)
+    third = run(written(base, seeds=1, **{**small, "lr": 0.02}), tmp_path)
+    assert [summary.counts.done for summary in (first, second, third)] == [1, 2, 1]
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert len(records(tmp_path)) == 1, "the report is of the grid as it now is"
+
+
+class Stopping:
+    """Raises a keyboard interrupt when the k-th run starts."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    @contextmanager
+    def __call__(self, total: int) -> Iterator[OnEvent]:
+        def hear(kind: str, spec: Any, counts: Any) -> None:
+            if kind == "started":
+                self.left -= 1
+                if self.left < 0:
+                    raise KeyboardInterrupt
+
+        yield hear
+
+
+def test_interrupted_and_resumed_anywhere_it_ends_the_same(base: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"seeds": 1, "methods": ["dp", {"method": "ltp", "ratio": 0.3}]}
+    name = written(base, **changes)
+    run(name, tmp_path / "whole")
+    for number in range(4):
+        out = tmp_path / f"stopped{number}"
+        stopped = run(name, out, on_event=Stopping(number))
+        assert (stopped.interrupted, stopped.counts.done) == (True, number)
+        resumed = run(name, out)
+        assert (resumed.interrupted, resumed.counts.done) == (False, 4)
+        assert files(out) == files(tmp_path / "whole")
+        assert ledger_rows(out) == ledger_rows(tmp_path / "whole")
+
+
+class Breaking(Watcher):
+    """Counts steps and raises a keyboard interrupt after one of them."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.steps: list[int] = []
+
+    def step(self, step: Step) -> None:
+        self.steps.append(step.number)
+        if step.number == self.number:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_stage_one_goes_on_from_its_checkpoint(base: Path, tmp_path: Path) -> None:
+    scores = {"text": "en.txt", "steps": 4, "batch_size": 4, "max_length": 32, "evaluate_every": 2}
+    name = written(base, seeds=1, shots=1, scores=scores, methods={"method": "ltp", "ratio": 0.3})
+    run(name, tmp_path / "whole")
+    broken, whole = Breaking(3), Breaking(0)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, tmp_path / "out", watcher=broken)
+    run(name, tmp_path / "out", watcher=whole)
+    assert (broken.steps, whole.steps) == ([1, 2, 3], [3, 4])
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_without_its_tickets_a_finished_grid_needs_none_and_a_longer_one_makes_the_same(
+    base: Path, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = {"shots": 1, "methods": {"method": "ltp", "ratio": 0.3}}
+    run(written(base, seeds=1, **small), tmp_path)
+    (path,) = (tmp_path / "tickets").glob("*.safetensors")
+    data = path.read_bytes()
+    path.unlink()
+    run(written(base, seeds=1, **small), tmp_path)
+    assert not path.exists()
+    run(written(base, seeds=[1, 2], **small), tmp_path)
+    assert path.read_bytes() == data
+
+
+def test_a_ticket_that_is_not_what_its_record_says_is_refused(base: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"shots": 1, "methods": {"method": "ltp", "ratio": 0.3}}
+    run(written(base, seeds=1, **small), tmp_path)
+    (path,) = (tmp_path / "tickets").glob("*.safetensors")
+    (scores,) = (tmp_path / "scores").iterdir()
+    Scores.load(scores).select(0.3, "layer").save(path)
+    with pytest.raises(MismatchError, match=r"was made anew and is not what .*json says"):
+        run(written(base, seeds=[1, 2], **small), tmp_path)
+
+
+def test_ready_scores_and_tickets_serve_as_well(base: Path, finished: Path, tmp_path: Path) -> None:
+    (scores,) = (finished / "scores").iterdir()
+    (ticket,) = (finished / "tickets").glob("*delta*.safetensors")
+    methods = [{"method": "ltp", "ratio": 0.3}, {"method": "ltp", "ticket": str(ticket)}]
+    name = written(base, seeds=1, shots=1, scores={"folder": str(scores)}, methods=methods)
+    assert run(name, tmp_path).counts.done == 1, "the same ticket either way, so one run"
+    assert not (tmp_path / "scores").exists()
+
+
+def test_in_language_runs_train_and_read_each_language_with_its_own_words(base: Path, tmp_path: Path) -> None:
+    name = written(
+        base, seeds=1, shots=1, setting="in-language", layouts="table3", methods="dp", scores=None, task="task.yaml"
+    )
+    words = {"en": ["right", "maybe", "wrong"], "sw": ["good", "bad", "no"]}
+    labels = ("entailment", "neutral", "contradiction")
+    task = {
+        "name": "nli", "base": "xnli", "languages": ["en", "sw"], "pattern_words": {},
+        "templates": {"discrete": ["{premise}", ".", "{hypothesis}", "{mask}"]},
+        "words": {code: dict(zip(labels, one, strict=True)) for code, one in words.items()},
+    }  # fmt: skip
+    (base / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    run(name, tmp_path)
+    found = {record.spec.language: record for record in records(tmp_path)}
+    assert {code: (set(r.result.languages), r.spec.settings["language"]) for code, r in found.items()} == {
+        "en": ({"en"}, "en"),
+        "sw": ({"sw"}, "sw"),
+    }
+    assert found["sw"].spec.train.name == "splits/sw/train.1.jsonl"
+
+
+def test_a_language_without_words_uses_the_task_s_own(base: Path, tmp_path: Path) -> None:
+    for part in ("train", "dev"):
+        (base / "splits" / "quy").mkdir(exist_ok=True)
+        (base / "splits" / "quy" / f"{part}.1.jsonl").write_text((base / f"splits/en/{part}.1.jsonl").read_text())
+    write_table(base / "test.quy.tsv", TRAIN)
+    data = {**grid_of(base)["data"], "languages": ["quy"]}
+    run(written(base, seeds=1, shots=1, setting="in-language", methods="sp", scores=None, data=data), tmp_path)
+    (record,) = records(tmp_path)
+    assert (record.spec.language, record.spec.settings["language"]) == ("quy", "en")
+
+
+def test_a_failed_run_is_recorded_tried_once_more_and_the_rest_goes_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = PromptClassifier.fit, []
+
+    def fit(self: PromptClassifier, *given: Any, **named: Any) -> Any:
+        if self.method.name == "ft":
+            tries.append(1)
+            raise RuntimeError("no luck")
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(worker_module.PromptClassifier, "fit", fit)
+    name = written(base, seeds=1, shots=1, methods=["ft", "dp"], scores=None)
+    summary = run(name, tmp_path)
+    assert (summary.counts.done, summary.counts.failed, len(tries)) == (1, 1, 2)
+    assert next(iter(summary.failures.values())).startswith("RuntimeError: no luck")
+    monkeypatch.setattr(worker_module.PromptClassifier, "fit", real)
+    assert run(name, tmp_path).counts.done == 2
+
+
+def test_two_drivers_on_one_folder_are_refused(base: Path, tmp_path: Path) -> None:
+    name = written(base, seeds=1, shots=1, methods="dp", scores=None)
+    with Ledger.open(GridFolder(tmp_path).ledger), pytest.raises(InputError, match=f"process {os.getpid()} on "):
+        run(name, tmp_path)
+    assert run(name, tmp_path).counts.done == 1
+
+
+def test_all_problems_with_the_data_are_listed_before_anything_runs(base: Path, tmp_path: Path) -> None:
+    data = {**grid_of(base)["data"], "languages": ["en", "xx"]}
+    found = problems(written(base, data=data, shots=[1, 3], scores={"text": "english.txt"}), tmp_path / "out")
+    assert "problems:" in found
+    for text in ("test.xx.tsv does not exist", "train.3.jsonl", "english.txt does not exist"):
+        assert text in found, text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "nowhere"}, "no backbone at 'nowhere'"),
+        ({"task": "xnly"}, "unknown task 'xnly'; did you mean 'xnli'?"),
+        ({"methods": {"method": "lora", "size": 2.5}}, "size 2.5 does not suit method 'lora'"),
+        ({"methods": {"method": "sp", "size": 8}}, "method 'sp' takes no size"),
+        ({"max_length": 9999}, "max_length 9999 is outside 8 to"),
+        ({"max_length": 12}, "--max-length 12 is too short"),
+        ({"methods": {"method": "ltp", "ticket": "mini-20"}}, "the ticket is for the backbone"),
+        ({"methods": {"method": "ltp", "ticket": "no.safetensors"}}, "no.safetensors does not exist"),
+        ({"scores": {"folder": "none"}}, "scores.folder: "),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_runs(
+    base: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert message in problems(written(base, **changes), tmp_path / "out")
+
+
+def test_another_checkpoint_under_the_same_name_fails_the_run(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker_module.Backbones.get
+
+    def other(self: Any, name: str, revision: str | None) -> Any:
+        backbone = real(self, name, revision)
+        return toy_backbone("bert") if len(called) > 0 else backbone
+
+    called: list[int] = []
+    name = written(base, seeds=1, shots=1, methods="dp", scores=None)
+    plan = plan_grid(name, tmp_path, HERE, stage_one=lambda: nullcontext(None), say=lambda text: None)
+    called.append(1)
+    monkeypatch.setattr(worker_module.Backbones, "get", other)
+    summary = run_grid(plan, HERE, on_event=silent)
+    assert summary.counts.failed == 1
+    assert "put the same checkpoint on every machine" in next(iter(summary.failures.values()))
