@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
+from command_line import Result, Run
 from safetensors.torch import load_file, save_file
 from toy_classifiers import LABELS, OTHER, TRAIN, toy_ticket, write_table
 from toys import toy_folder, toy_model, toy_tokenizer
@@ -30,34 +31,11 @@ FP32 = ["--dtype", "fp32", "--device", "cpu"]
 
 
 @dataclass
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-@dataclass
 class Walk:
     """A folder with a toy backbone, data, and what every command made of them."""
 
     folder: Path
     results: dict[str, Result]
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command line in this process."""
-
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["ltprompt", *map(str, arguments)])
-        status = cli.main()
-        return Result(status, *capfd.readouterr())
-
-    return call
 
 
 def write_inputs(folder: Path) -> None:

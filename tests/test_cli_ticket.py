@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Run
 from toy_classifiers import OTHER, TRAIN
 from toys import toy_folder, toy_model, toy_tokenizer
 
@@ -28,29 +28,6 @@ CUT = ["ticket", "cut", "scores", "--ratio", "0.3", "--out", "new/t.safetensors"
 FP32 = ["--dtype", "fp32", "--device", "cpu"]
 SCORES = ["scores", "model", "--text", "text.txt", "--max-length", "32", "--steps", "3", "--batch-size", "8", *FP32]
 GRADIENT = [*CUT, "--select", "gradient", "--text", "text.txt", *FP32]
-
-
-@dataclass
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command line in this process."""
-
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["ltprompt", *map(str, arguments)])
-        status = cli.main()
-        return Result(status, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,9 @@ GRID_RUNS = "runs"
 GRID_SCORES = "scores"
 GRID_TICKETS = "tickets"
 GRID_REPORT = "report"
+REPORT_HTML = "report.html"
+REPORT_LATEX = "report.tex"
+REPORT_CSV = "report.csv"
 
 
 def canonical_json(data: Any) -> str:

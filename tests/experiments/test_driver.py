@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from toy_classifiers import TRAIN, write_table
-from toys import toy_backbone, toy_folder
+from toy_grids import grid_of, make_base, written
+from toys import toy_backbone
 
 from ltprompt.backbone import Backbone
 from ltprompt.errors import InputError, MismatchError
@@ -30,60 +29,12 @@ from ltprompt.scores import Scores
 from ltprompt.tasks import read_rows
 from ltprompt.ticket import Ticket
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "good", "bad", "no"]
 HERE = Where(device="cpu", dtype="fp32", threads=1)
-
-
-def write_lines(path: Path, count: int = 40) -> None:
-    random = np.random.default_rng(3)
-    path.write_text("\n".join(" ".join(random.choice(WORDS, random.integers(4, 12))) for _ in range(count)) + "\n")
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a backbone, text, few-shot splits in two languages, and test tables."""
-    folder = tmp_path_factory.mktemp("base")
-    toy_folder("xlm-roberta", folder / "toy", layers=3)
-    write_lines(folder / "en.txt")
-    for language, shift in (("en", 0), ("sw", 1)):
-        split = folder / "splits" / language
-        split.mkdir(parents=True)
-        rows = [{**row, "premise": row["premise"] + " no" * shift} for row in TRAIN]
-        for part, chosen in (("train", rows[:3]), ("dev", rows[3:])):
-            lines = "".join(json.dumps(row) + "\n" for row in sorted(chosen, key=lambda row: row["label"]))
-            (split / f"{part}.1.jsonl").write_text(lines)
-        (split / "train.2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (split / "dev.2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        write_table(folder / f"test.{language}.tsv", rows[::-1])
-    return folder
-
-
-def grid_of(base: Path, **changes: Any) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "name": "toy",
-        "layouts": ["table1"],
-        "backbone": str(base / "toy"),
-        "data": {
-            "source_name": "Toys",
-            "train": {"fewshot": "splits"},
-            "test": {"files": "test.{language}.tsv"},
-            "languages": ["en", "sw"],
-        },
-        "scores": {"text": "en.txt", "steps": 3, "batch_size": 4, "max_length": 32, "lr": 1e-3},
-        "shots": [1, 2],
-        "seeds": [1, 2],
-        "epochs": 2,
-        "lr": 0.01,
-        "max_length": 48,
-        "methods": ["ft", "dp", {"method": "ltp", "ratio": 0.3, "select": ["delta", "random"]}],
-    }
-    return {key: value for key, value in {**data, **changes}.items() if value is not None}
-
-
-def written(base: Path, name: str = "grid.yaml", **changes: Any) -> str:
-    path = base / name
-    path.write_text(yaml.safe_dump(grid_of(base, **changes)), encoding="utf-8")
-    return str(path)
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def _opponents(row: Row, rows: Sequence[Row], languages: Sequence[str]) -> dict[
         return {}
     block = {index: other for index, other in enumerate(rows) if _place(other) == _place(row)}
     parts = {index: "" for index, other in block.items() if other.spec.method == "sp" or _like(row, other)}
-    means = {index: other.accuracies(languages) for index, other in block.items() }
+    means = {index: other.accuracies(languages) for index, other in block.items() if other.spec.method != "ltp"}
     baselines = {index: float(np.mean(values)) for index, values in means.items() if values}
     if baselines:
         parts[max(baselines, key=baselines.__getitem__)] = " (best baseline)"

@@ -88,7 +88,8 @@ def list_runs(plan: Plan) -> Listing:
         f"{len(rows)} runs, {len(rows) - planned} of them done; the rest takes about {duration(left)} on 1 worker"
     ]
     if stages:
-        summary.append(f"before them stage 1, {stages} times, takes about {duration(before)}")
+        often = "once" if stages == 1 else f"{stages} times"
+        summary.append(f"before them stage 1, {often}, takes about {duration(before)}")
     return Listing(rows, summary)
 
 

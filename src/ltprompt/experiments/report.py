@@ -16,12 +16,9 @@ from ltprompt.experiments.plain import show_chart, show_comparisons, show_table
 from ltprompt.experiments.records import Results
 from ltprompt.experiments.tables import TABLES, Table, build_table, table_languages, table_rows
 from ltprompt.experiments.tidy import tidy_csv
-from ltprompt.files import atomic_path, write_text
+from ltprompt.files import REPORT_CSV, REPORT_HTML, REPORT_LATEX, atomic_path, write_text
 
 LAYOUTS = {**TABLES, **FIGURES}
-HTML = "report.html"
-LATEX = "report.tex"
-CSV = "report.csv"
 _NOTHING = "No finished run or ticket of the grid belongs here yet."
 
 
@@ -48,7 +45,7 @@ def write_report(
     content = _content(results)
     pictures = {(chart.layout, form): draw_chart(chart, form) for chart in content.charts for form in FORMS}
     tables = [table for table, _ in content.tables]
-    places = {"html": html or out / HTML, "latex": latex or out / LATEX, "csv": csv or out / CSV}
+    places = {"html": html or out / REPORT_HTML, "latex": latex or out / REPORT_LATEX, "csv": csv or out / REPORT_CSV}
     texts = {
         "html": _page(results, content, {layout: data for (layout, form), data in pictures.items() if form == "png"}),
         "latex": latex_page(results.name, content.tables),

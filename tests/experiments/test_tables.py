@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic_runs import AMERICAS, XNLI, grid, run, share, ticket
+
+from ltprompt.experiments.records import RunRecord
+from ltprompt.experiments.tables import Line, Table, build_table, table_languages, table_rows
+
+
+def table(runs: list[RunRecord], layout: str = "table1") -> Table:
+    return build_table(table_rows(runs, layout), layout)
+
+
+def line(found: Table, label: str, shots: int = 16) -> Line:
+    (match,) = [each for block in found.blocks for each in block if (each.label, each.shots) == (label, shots)]
+    return match
+
+
+def test_table_1_has_the_papers_shape() -> None:
+    found = table(grid(examples=20))
+    assert found.head == ("Shots", "Method")
+    assert found.columns == (*XNLI, "AVG")
+    assert found.headings()[:3] == ("AR", "BG", "DE")
+    assert [len(block) for block in found.blocks] == [7] * 4
+    assert [block[0].shots for block in found.blocks] == [1, 4, 16, 32]
+    expected = ["FT", "DP", "SP", "MP", "LTP 20 %", "LTP 75 %", "Random 20 %"]
+    assert [each.label for each in found.blocks[0]] == expected
+    assert found.head_of(found.blocks[2][1]) == ("16", "DP")
+
+
+def test_cells_are_numpys_means_and_deviations_over_seeds() -> None:
+    runs = grid(examples=30, shots=(16,))
+    found = table(runs)
+    own = [each for each in runs if each.spec.method == "dp"]
+    shares = 100 * np.array([[each.result.languages[code].accuracy for code in XNLI] for each in own])
+    cells = line(found, "DP").cells
+    for index in range(len(XNLI)):
+        assert cells[index].mean == pytest.approx(np.mean(shares[:, index]))
+        assert cells[index].deviation == pytest.approx(np.std(shares[:, index], ddof=1))
+        assert cells[index].seeds == 3
+    averages = np.mean(shares, axis=1)
+    assert cells[-1].mean == pytest.approx(np.mean(averages))
+    assert cells[-1].deviation == pytest.approx(np.std(averages, ddof=1))
+
+
+def test_one_seed_has_no_deviation() -> None:
+    (cell, _) = line(table([run({"en": share(8)})]), "SP").cells
+    assert (cell.mean, cell.deviation, cell.seeds) == (pytest.approx(40), None, 1)
+
+
+def test_best_and_second_of_the_same_shots_and_ties_share() -> None:
+    runs = [
+        run({"en": share(right)}, method, shots=shots)
+        for shots, rights in ((4, (9, 9, 8, 7)), (16, (5, 6, 7, 6)))
+        for method, right in zip(("ft", "dp", "sp", "mp"), rights, strict=True)
+    ]
+    found = table(runs)
+    assert [each.cells[0].rank for each in found.blocks[0]] == [1, 1, 2, 0]
+    assert [each.cells[0].rank for each in found.blocks[1]] == [0, 2, 1, 2]
+    assert [each.cells[1].rank for each in found.blocks[1]] == [0, 2, 1, 2]
+
+
+def test_numbers_that_look_equal_share_a_rank() -> None:
+    runs = [run({"en": share(right, 100_000)}, method) for method, right in (("ft", 40_001), ("dp", 40_002), ("sp", 9))]
+    assert [each.cells[0].rank for each in table(runs).blocks[0]] == [1, 1, 2]
+
+
+def test_a_lone_row_is_not_the_best_of_anything() -> None:
+    assert {cell.rank for cell in line(table([run({"en": share(8)})]), "SP").cells} == {0}
+
+
+def test_the_papers_numbers_stand_beside_ours() -> None:
+    found = table(grid(examples=10, seeds=1))
+    assert line(found, "SP", 4).cells[0].published == 38.04
+    assert line(found, "LTP 75 %", 32).cells[-1].published == 43.42
+    assert line(found, "Random 20 %", 4).cells[0].published is None
+
+
+def test_the_papers_average_is_not_set_beside_one_of_other_languages() -> None:
+    cells = line(table([run({"ar": share(8), "sw": share(8)})]), "SP").cells
+    assert [cell.published for cell in cells] == [38.88, 37.11, None]
+
+
+def test_caption_names_the_backbone_unless_it_is_the_papers() -> None:
+    assert "these runs have some/backbone, so" in " ".join(table([run({"en": share(8)})]).caption)
+    paper = table([run({"en": share(8)}, backbone="FacebookAI/xlm-roberta-base")])
+    assert "these runs" not in " ".join(paper.caption)
+
+
+def test_other_languages_follow_those_of_the_paper() -> None:
+    rows = table_rows([run({"quy": share(8), "zh": share(8), "ar": share(8), "aa": share(1)})], "table1")
+    assert table_languages(rows, "table1") == ("ar", "zh", "aa", "quy")
+
+
+def test_a_missing_seed_is_shown() -> None:
+    runs = [run({"en": share(8)}, method, seed) for method in ("sp", "ft") for seed in (1, 2, 3)]
+    found = table(runs[:-1])
+    assert found.seeds == 3
+    assert found.seeds_of(line(found, "SP")) == "3"
+    assert found.seeds_of(line(found, "FT")) == "2 of 3 seeds"
+    # The line says it for all of its cells.
+    assert found.partial(line(found, "FT").cells[0], line(found, "FT")) == ""
+
+
+def test_a_seed_without_all_languages_does_not_count_in_the_average() -> None:
+    runs = [
+        run({"en": share(8), "sw": share(4)}, seed=1),
+        run({"en": share(20)}, seed=2),
+        run({"en": share(10), "sw": share(6)}, seed=3),
+    ]
+    found = table(runs)
+    only = line(found, "SP")
+    english, swahili, average = only.cells
+    assert (english.mean, english.seeds) == (pytest.approx((40 + 100 + 50) / 3), 3)
+    assert (swahili.mean, swahili.seeds) == (pytest.approx(25), 2)
+    assert (average.mean, average.seeds) == (pytest.approx(35), 2)
+    assert found.seeds_of(only) == "2 of 3 seeds"
+
+
+def test_a_cell_that_has_fewer_seeds_than_its_line_says_so() -> None:
+    runs = [run({"en": share(8)}, seed=1), run({"sw": share(8)}, seed=2), run({"sw": share(8)}, seed=3)]
+    found = table(runs)
+    only = line(found, "SP")
+    assert only.seeds == 0
+    assert only.cells[2].mean is None
+    assert [found.partial(cell, only) for cell in only.cells] == ["1 of 3 seeds", "2 of 3 seeds", ""]
+
+
+def americas(languages: tuple[str, ...] = AMERICAS) -> list[RunRecord]:
+    runs = []
+    for index, (method, cut) in enumerate((("sp", None), ("ltp", ticket(0.75)), ("ltp", ticket(0.2)))):
+        for seed in (1, 2):
+            shared = {"method": method, "seed": seed, "shots": 32, "task": "americasnli", "ticket": cut}
+            runs.append(run({code: share(7 + index) for code in languages}, source="MultiNLI", **shared))
+            runs.extend(
+                run(
+                    {code: share(8 + index + seed)},
+                    source="AmericasNLI-dev",
+                    setting="in-language",
+                    language=code,
+                    note="the rest of the development set",
+                    **shared,
+                )
+                for code in languages
+            )
+    return runs
+
+
+def test_table_2_has_zero_shot_and_in_language_rows() -> None:
+    found = table(americas(), "table2")
+    assert found.head == ("Method", "Source", "Size")
+    assert found.headings() == (*AMERICAS, "AVG")
+    (block,) = found.blocks
+    methods = ("SP", "LTP 20 %", "LTP 75 %")
+    assert [found.head_of(each) for each in block] == [
+        (method, source, "32") for source in ("MultiNLI", "AmericasNLI-dev") for method in methods
+    ]
+    assert [each.cells[-1].published for each in block] == [35.55, None, 37.04, 38.36, 38.09, 40.16]
+    # Over languages of a seed, then over seeds.
+    assert block[3].cells[-1].mean == pytest.approx((45 + 50) / 2)
+    assert block[3].cells[-1].deviation == pytest.approx(np.std([45, 50], ddof=1))
+    # One block: the best of the whole table, LTP 20 % having been made the best.
+    assert [each.cells[0].rank for each in block] == [0, 0, 0, 0, 1, 2]
+
+
+def test_sizes_of_table_2_are_ranked_together() -> None:
+    runs = [
+        run({"aym": share(right)}, task="americasnli", shots=shots) for right, shots in ((6, 32), (9, 64), (7, 128))
+    ]
+    (block,) = table(runs, "table2").blocks
+    assert [(each.shots, each.cells[0].rank) for each in block] == [(32, 0), (64, 1), (128, 2)]
+
+
+def test_notes_become_footnotes() -> None:
+    found = table(americas(), "table2")
+    assert found.notes == ("the rest of the development set",)
+    assert [each.notes for each in found.blocks[0]] == [()] * 3 + [(1,)] * 3
+    assert {cell.notes for each in found.blocks[0] for cell in each.cells} == {()}
+
+
+def test_a_note_of_one_language_stays_with_its_cell() -> None:
+    runs = [
+        run({code: share(8)}, language=code, setting="in-language", note=note)
+        for code, note in (("hi", ""), ("sw", "shorter"), ("tr", "another"))
+    ]
+    found = table(runs, "table3")
+    assert found.notes == ("another", "shorter")
+    assert [cell.notes for cell in line(found, "SP").cells] == [(), (2,), (1,)]
+    assert line(found, "SP").notes == ()
+
+
+def test_table_3_has_the_trained_languages_and_no_average() -> None:
+    runs = [
+        run({code: share(8)}, method, language=code, setting="in-language", ticket=cut, shots=32)
+        for code in ("tr", "hi")
+        for method, cut in (("sp", None), ("ltp", ticket(0.2)))
+    ]
+    found = table(runs, "table3")
+    assert found.headings() == ("HI", "TR")
+    assert [each.label for each in found.blocks[0]] == ["SP", "LTP 20 %"]
+    assert [cell.published for cell in line(found, "SP", 32).cells] == [41.42, 43.62]
+
+
+def test_runs_go_where_they_belong() -> None:
+    runs = [*americas(), run({"en": share(8)}), run({"hi": share(8)}, language="hi", setting="in-language")]
+    assert [len(table_rows(runs, layout)) for layout in ("table1", "table2", "table3")] == [1, 6, 1]
+    assert table_rows(runs[-1:], "table1") == ()
