@@ -252,7 +252,6 @@ class Ledger:
 
 def _take(path: Path, connection: sqlite3.Connection) -> None:
     """Lock the file for as long as the connection is open, check it, and write down who holds it."""
-    connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
     with connection:

@@ -61,7 +61,7 @@ def execute_on_ray(
 
     A worker that dies is replaced and its run made again, until it has lost `DEATHS` workers; no death is a failure of
     the run. On a keyboard interrupt the results that have arrived are committed. Raises `InputError` where Ray is
-    missing, does not answer or has no room, and `LtpError` where workers cannot be made.
+    missing, does not answer or has no room, and `TrainingError` where workers cannot be made.
     """
     _check_numbers(workers, address, cpus_per_worker, gpus_per_worker)
     queue = Queue(jobs, ledger=ledger, folder=folder, on_event=on_event, retries=retries)
@@ -233,10 +233,7 @@ def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[
     try:
         if address is None:
             store = max(STORE, 2 * _pickled_bytes(ray, assets))
-            ray.init(
-                "local", num_cpus=cpus, object_store_memory=store, include_dashboard=False,
-                _node_ip_address="127.0.0.1", **settings,
-            )  # fmt: skip
+            ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **settings)
         else:
             _connect(ray, address, settings)
         yield ray
@@ -250,7 +247,7 @@ def _connect(ray: Any, address: str, settings: dict[str, Any]) -> None:
         host, _, port = named.rpartition(":")
         if named:
             # Ray itself would try a dead address for many minutes.
-            pass
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
         ray.init(address, **settings)
     except (OSError, ValueError, OverflowError) as error:  # Ray's ConnectionError is an OSError
         raise InputError(
