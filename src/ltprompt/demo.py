@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,8 +17,8 @@ from ltprompt.config import ScoresSettings, TrainSettings
 from ltprompt.corpus import read_lines
 from ltprompt.device import Compute, resolve
 from ltprompt.distribution import distribution
-from ltprompt.errors import InputError
-from ltprompt.files import SCORES_CHECKPOINT, write_json, write_text
+from ltprompt.errors import FileFormatError, InputError
+from ltprompt.files import SCORES_CHECKPOINT, read_json, sha256, write_json, write_text
 from ltprompt.methods import find_method
 from ltprompt.pipeline import Evaluation, PromptClassifier, find_scores
 from ltprompt.progress import bar
@@ -34,6 +34,11 @@ SCORES = ScoresSettings(steps=40, batch_size=16, max_length=96, evaluate_every=4
 # The rates that suit the small backbone, and a tenth of the paper's epochs; the shots are the paper's 32 a class.
 TRAIN = TrainSettings(epochs=8, lr=2e-4, prompt_lr=1e-3, schedule="linear", max_length=128, seed=1)
 RESAMPLES = 2000
+RECORD = "demo.json"
+# What the paper has where no setting of ours says it (sections 4.1 and 4.2).
+PAPER_LINES = 300_000
+PAPER_SHOTS = "1 to 32"
+PAPER_SEEDS = 5
 
 
 def demo(out: Path, compute: Compute, say: Callable[[str], None] = print) -> None:
@@ -42,19 +47,20 @@ def demo(out: Path, compute: Compute, say: Callable[[str], None] = print) -> Non
     What an earlier demonstration left there is replaced. Raises `InputError` where `out` holds anything else.
     """
     inputs = _inputs(out)
-    _check_place(out, inputs)
+    written = _check_place(out, inputs)
     say(f"ltprompt demo: the lottery ticket method, offline; everything is kept in {out}")
-    for path, text in inputs.items():
-        write_text(path, text)
+    _write_inputs(out, inputs, written)
     backbone = Backbone.from_pretrained(MINI, device=compute.device)
     say(_introduction(backbone, compute))
+    tables = _read_tables(out)
+    say(_shortened(tables["train.en.tsv"]))
     ticket = _find_ticket(backbone, out, compute, say)
-    found = _train_all(backbone, ticket, out, compute, say)
+    found = _train_all(backbone, ticket, tables, out, compute, say)
     write_json(out / "results.json", {method: evaluation.to_json() for method, evaluation in found.items()})
     labels = len(next(iter(found.values())).labels)
     say(f"\n3. Accuracy by language (trained on English alone; chance is {1 / labels:.1%})\n")
     say(_results(found))
-    say("\n" + conclusion(found))
+    say("\n" + conclusion(found, [fields[0] for fields in tables["test.en.tsv"].texts]))
     say(_what_next(out, compute))
 
 
@@ -64,18 +70,55 @@ def _inputs(out: Path) -> dict[Path, str]:
     return {out / "text.txt": "\n".join(embedded_text()) + "\n"} | tables
 
 
-def _check_place(out: Path, inputs: Mapping[Path, str]) -> None:
-    """Raise `InputError` where `out` is not a folder of the demonstration's own: what it overwrites must be its own."""
+def _check_place(out: Path, inputs: Mapping[Path, str]) -> dict[str, list[str]]:
+    """Return name -> SHA-256 of what earlier demonstrations wrote in `out`: that, and no other file, is overwritten.
+
+    The manual's text differs between versions of Python, and the tables may between releases. Raises `InputError` where
+    `out` is not a folder of the demonstration's own.
+    """
     if not out.exists():
-        return
+        return {}
     if not out.is_dir():
         raise InputError(f"{out} is a file, and the demo makes a folder; choose another --out")
     present = [path for path in inputs if path.exists()]
-    for path in present:
-        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != inputs[path]:
-            raise InputError(f"{path} is not as the demo writes it; choose another --out, or move it away")
     if not present and any(out.iterdir()):
         raise InputError(f"{out} holds other files, and the demo needs a folder of its own; choose another --out")
+    written = _read_record(out / RECORD)
+    for path in present:
+        known = {sha256(inputs[path]), *written.get(_name(path, out), [])}
+        if not path.is_file() or sha256(path.read_text(encoding="utf-8", errors="replace")) not in known:
+            raise _not_ours(path)
+    return written
+
+
+def _read_record(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        return {}
+    try:
+        return {name: [str(digest) for digest in digests] for name, digests in read_json(path, "a record").items()}
+    except (InputError, FileFormatError, TypeError) as error:
+        raise _not_ours(path) from error
+
+
+def _not_ours(path: Path) -> InputError:
+    return InputError(f"{path} is not as the demo writes it; choose another --out, or move it away")
+
+
+def _write_inputs(out: Path, inputs: Mapping[Path, str], written: Mapping[str, list[str]]) -> None:
+    """Write the inputs, and before them their digests beside the earlier ones: wherever it stops, all are known."""
+    digests = {_name(path, out): sha256(text) for path, text in inputs.items()}
+    write_json(out / RECORD, {name: sorted({digest, *written.get(name, [])}) for name, digest in digests.items()})
+    for path, text in inputs.items():
+        write_text(path, text)
+
+
+def _name(path: Path, out: Path) -> str:
+    return path.relative_to(out).as_posix()
+
+
+def _read_tables(out: Path) -> dict[str, Rows]:
+    task = load_task("xnli")
+    return {file.name: read_rows(out / "data" / file.name, task) for file in embedded_tables()}
 
 
 def _find_ticket(backbone: Backbone, out: Path, compute: Compute, say: Callable[[str], None]) -> Ticket:
@@ -102,13 +145,16 @@ def _inspect(ticket: Ticket, path: Path, say: Callable[[str], None]) -> None:
 
 
 def _train_all(
-    backbone: Backbone, ticket: Ticket, out: Path, compute: Compute, say: Callable[[str], None]
+    backbone: Backbone,
+    ticket: Ticket,
+    tables: Mapping[str, Rows],
+    out: Path,
+    compute: Compute,
+    say: Callable[[str], None],
 ) -> dict[str, Evaluation]:
     """Train and evaluate every method."""
-    task = load_task("xnli")
-    train, dev = (read_rows(out / "data" / f"{part}.en.tsv", task) for part in ("train", "dev"))
-    names = [file.name for file in embedded_tables() if file.name.startswith("test.")]
-    tests = {name.split(".")[1]: read_rows(out / "data" / name, task) for name in names}
+    train, dev = tables["train.en.tsv"], tables["dev.en.tsv"]
+    tests = {name.split(".")[1]: rows for name, rows in tables.items() if name.startswith("test.")}
     say(
         "\n2. Then for a task: train the prompt, and what the method trains of the backbone, on "
         f"{len(train)} English pairs; {len(dev)} others choose the epoch"
@@ -116,9 +162,10 @@ def _train_all(
     found = {}
     for method in METHODS:
         classifier = PromptClassifier(
-            backbone, task, method, ticket if method == "ltp" else None, compute=compute, settings=TRAIN
+            backbone, load_task("xnli"), method, ticket if method == "ltp" else None, compute=compute, settings=TRAIN
         )
         _train(classifier, train, dev, out, say)
+        say(_evaluate_command(out / f"adapter-{method}", tests, compute))
         with bar(f"evaluating {method}", sum(map(len, tests.values())), "example") as advance:
             found[method] = classifier.evaluate(tests, on_examples=advance)
     return found
@@ -163,26 +210,34 @@ def _results(found: Mapping[str, Evaluation]) -> str:
     return table(["language", *found], [*rows, ["mean", *means]])
 
 
-def conclusion(found: Mapping[str, Evaluation]) -> str:
-    """Say in a line each how ltp compares with the others, with 95 % bootstrap intervals over the parallel examples."""
-    lines = ["What this run, of one seed, shows, with 95% bootstrap intervals over the test pairs:"]
+def conclusion(found: Mapping[str, Evaluation], premises: Sequence[str]) -> str:
+    """Say in a line each how ltp compares with the others, with 95 % bootstrap intervals over the test premises.
+
+    premises: [examples], those of the parallel test tables in one language.
+    """
+    lines = ["What one seed shows (another may differ), with 95% bootstrap intervals over the test premises:"]
     for method in found:
         if method == "ltp":
             continue
-        low, high = difference_interval(_hits(found["ltp"]), _hits(found[method]))
+        low, high = difference_interval(_hits(found["ltp"]), _hits(found[method]), premises)
         mean = 100 * (_hits(found["ltp"]).mean() - _hits(found[method]).mean())
         verdict = "beyond noise" if low > 0 or high < 0 else "within noise"
-        lines.append(f"ltp scores {mean:+.1f} points over {method} ({low:+.1f} to {high:+.1f}: {verdict})")
+        lines.append(f"ltp minus {method}: {mean:+.1f} points ({low:+.1f} to {high:+.1f}: {verdict})")
     return "\n".join(lines)
 
 
-def difference_interval(first: np.ndarray, second: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def difference_interval(
+    first: np.ndarray, second: np.ndarray, premises: Sequence[str], seed: int = 0
+) -> tuple[float, float]:
     """Return the 95 % bootstrap interval, in points, of the difference of two accuracies.
 
-    first, second: [examples, languages] hits. The rows are parallel translations, so whole rows are drawn.
+    first, second: [examples, languages] hits. premises: [examples]. Rows are parallel translations and those of one
+    premise are alike, so premises are drawn, each with all its rows.
     """
-    rows = np.random.default_rng(seed).integers(len(first), size=(RESAMPLES, len(first)))
-    differences = 100 * (first - second).mean(axis=1)[rows].mean(axis=1)
+    groups = np.unique(np.asarray(premises), return_inverse=True)[1]
+    sums, sizes = np.bincount(groups, weights=(first - second).mean(axis=1)), np.bincount(groups)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
+    differences = 100 * sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)
 
@@ -198,6 +253,11 @@ def _command(*words: object) -> str:
     return "$ " + shlex.join(["ltprompt", *map(str, words)])
 
 
+def _evaluate_command(adapter: Path, tests: Mapping[str, Rows], compute: Compute) -> str:
+    pairs = [f"{language}={rows.name}" for language, rows in tests.items()]
+    return _command("evaluate", adapter, "--data", *pairs, *_where(compute))
+
+
 def _flags(settings: ScoresSettings | TrainSettings) -> list[object]:
     """Return the flags of the settings that are not the defaults."""
     given = settings.model_dump(exclude_defaults=True)
@@ -211,13 +271,44 @@ def _where(compute: Compute) -> list[str]:
 
 def _introduction(backbone: Backbone, compute: Compute) -> str:
     size = sum(parameter.numel() for parameter in backbone.parameters.values())
-    published = ", ".join(f"{method} {find_method(method).recipe.epochs}" for method in METHODS)
     return (
         f"The embedded backbone has {len(backbone.layers)} layers and {size:,} parameters; it runs on "
-        f"{compute.device} in {compute.dtype_name}.\nShortened for the demo: stage 1 takes {SCORES.steps} steps of "
-        f"{SCORES.batch_size} lines (paper: 3 epochs of 300,000 lines),\ntraining {TRAIN.epochs} epochs (recipes: "
-        f"{published}) at rates that suit the small backbone."
+        f"{compute.device} in {compute.dtype_name}."
     )
+
+
+def _shortened(train: Rows) -> str:
+    """Say what the demonstration does otherwise than the paper or a method's recipe, which stand in parentheses."""
+    paper, usual = ScoresSettings(), TrainSettings()
+    shots = len(train) // len(set(train.labels or ()))
+    lines = {
+        "stage 1": f"{SCORES.steps} steps ({paper.epochs} epochs of {PAPER_LINES:,} lines)",
+        "lines a step": f"{SCORES.batch_size} ({paper.batch_size})",
+        "tokens a line": f"{SCORES.max_length} ({paper.max_length})",
+        "training": f"{shots} examples a class ({PAPER_SHOTS})",
+        "epochs": _beside_recipes("epochs", TRAIN.epochs),
+        "examples a step": _beside_recipes("batch_size", TRAIN.batch_size),
+        "tokens an example": f"{TRAIN.max_length} ({usual.max_length})",
+        "rate": _beside_recipes("lr", TRAIN.lr),
+        "rate of the prompt": _beside_recipes("prompt_lr", TRAIN.prompt_lr or TRAIN.lr),
+        "decay": _beside_recipes("schedule", TRAIN.schedule),
+        "seeds": f"1 ({PAPER_SEEDS})",
+    }
+    width = max(map(len, lines))
+    return "\n".join(
+        [
+            "Shortened for the demo, at rates that suit the small backbone (in parentheses the paper or the recipe):",
+            *(f"  {name.ljust(width)}  {value}" for name, value in lines.items()),
+        ]
+    )
+
+
+def _beside_recipes(name: str, given: object) -> str:
+    """Return a setting of training with what the methods' recipes have; that alone where none is given."""
+    own = {method: getattr(find_method(method).recipe, name) for method in METHODS}
+    alike = len(set(own.values())) == 1
+    shown = str(own[METHODS[0]]) if alike else ", ".join(f"{method} {value}" for method, value in own.items())
+    return shown if given is None else f"{given} ({shown})"
 
 
 def _what_next(out: Path, compute: Compute) -> str:

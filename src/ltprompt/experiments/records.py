@@ -38,7 +38,8 @@ class TicketSpec(_Frozen):
 
     select: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``. strategy: of stage
     1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as `ticket.select` takes them. seed: of a
-    random choice, else None. sha256: digest of the ticket's contents, empty until it is made.
+    random choice, else None. sha256: digest of the ticket's contents, empty until it is made. name: of the file of a
+    ready ticket, for people and no part of the identity.
     """
 
     select: str
@@ -48,13 +49,14 @@ class TicketSpec(_Frozen):
     layers: str
     seed: int | None
     sha256: str
+    name: str = ""
 
 
 class RunSpec(_Frozen):
     """One training with its evaluations, every field resolved.
 
-    backbone, fingerprint: the backbone's name, for people, and its fingerprint. task: its name. task_sha256: digest of
-    the whole task. source: what the training data are called in tables, such as MultiNLI. language: of the training
+    backbone, revision, fingerprint: the backbone's name and revision, to load it by, and its fingerprint. task: its
+    name. task_sha256: digest of the whole task. source: what the training data are called in tables, such as MultiNLI. language: of the training
     data, whose label words and pattern are used. shots: examples a class. method: as `methods.METHODS` names it.
     ticket: None for methods without. settings: every resolved setting of training, the recipe included. dtype: of
     matrix products. train, dev: training and dev rows. tests: language -> test rows.
@@ -74,6 +76,7 @@ class RunSpec(_Frozen):
     ticket: TicketSpec | None
     settings: dict[str, Any]
     dtype: str
+    revision: str | None = None
     train: DataRef
     dev: DataRef | None
     tests: dict[str, DataRef]
@@ -81,10 +84,10 @@ class RunSpec(_Frozen):
     @property
     def id(self) -> str:
         """The run's identity, 64 hexadecimal digits."""
-        plain = self.model_dump(mode="json", exclude={"backbone": True})
-        for table in (plain["train"], plain["dev"], *plain["tests"].values()):
-            if table is not None:
-                del table["name"]
+        plain = self.model_dump(mode="json", exclude={"backbone", "revision"})
+        for named in (plain["train"], plain["dev"], plain["ticket"], *plain["tests"].values()):
+            if named is not None:
+                del named["name"]
         return sha256(canonical_json(plain))
 
 
