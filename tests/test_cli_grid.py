@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Result, Run
-from toy_grids import make_base, written
+from toy_grids import grid_of, make_base, written
+from toys import toy_backbone
 
 from ltprompt.experiments.driver import Where, plan_grid
 from ltprompt.experiments.estimate import duration, list_runs, run_seconds, stage_one_seconds
@@ -57,7 +59,9 @@ def test_a_grid_runs_reports_and_is_not_run_again(
     command = ["grid", base / "grid.yaml", "--out", "out", *FP32]
     first = run(*command)
     assert first.status == 0, first.err
-    assert first.out == "4 runs done, 0 failed, 0 left, in out\nnext: ltprompt report out\n"
+    done, times, hint = first.out.splitlines()
+    assert (done, hint) == ("4 runs done, 0 failed, 0 left, in out", "next: ltprompt report out")
+    assert re.fullmatch(r"median of a run: \d+\.\d s; outside training and evaluation: \d+\.\d\d% of all time", times)
     assert "runs 4/4" in first.err
     shown = run("report", "out", "--html", "page.html")
     assert shown.status == 0, shown.err
@@ -99,6 +103,25 @@ def test_ctrl_c_says_how_to_go_on(base: Path, place: Path, run: Run, monkeypatch
     assert run("report", "out").out.startswith("toy: 2 of 4 runs finished.\n")
     assert "4 runs done, 0 failed, 0 left" in run(*command).out
     assert len(calls) == 3 + 2
+
+
+def test_ctrl_c_in_stage_one_says_so_too(base: Path, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltprompt.experiments.tickets.find_scores", stop)
+    found = run("grid", base / "grid.yaml", "--out", "out", *FP32)
+    assert "the same command goes on from here" in found.err
+    assert one_line(found, 130).startswith("error: interrupted;")
+
+
+def test_a_grid_of_tickets_alone_has_an_estimate_too(base: Path, place: Path, run: Run) -> None:
+    only = {"methods": None, "shots": None, "seeds": None, "data": None, "tickets": {"ratio": 0.2}}
+    path = written(base, "tickets.yaml", **only, epochs=None, lr=None, max_length=None, layouts="figure3")
+    found = run("grid", path, "--out", "out", "--dry-run", *FP32)
+    assert found.status == 0, found.err
+    assert re.search(r"stage 1, once, takes about \d+ s", found.out)
+    assert grid_of(base)["scores"]["steps"] == 3
 
 
 def test_failed_runs_are_named_and_end_with_1(
@@ -159,7 +182,7 @@ def test_every_shipped_grid_is_found_by_its_name_and_says_what_data_it_wants(pla
     for name in grid_names():
         if name.startswith("mini-"):
             line = one_line(run("grid", name, "--out", "out", "--dry-run", *FP32))
-            assert line.startswith(f"error: {name} ")
+            assert line.startswith((f"error: {name} ", f"error: {name}: "))
             assert "does not exist" in line
 
 
@@ -169,9 +192,12 @@ def test_the_estimate_counts_every_pass(base: Path, place: Path, monkeypatch: py
     )  # fmt: skip
     job = plan.planner.jobs(plan.wishes)[0]
     assert run_seconds(job.spec, 0.5) == 0.5 * (2 * (3 * 3 + 3) + 6 + 6)
-    assert stage_one_seconds(10, 4, 0.5) == 10 * 4 * 3 * 0.5
+    backbone = toy_backbone("xlm-roberta")
+    layers = sum(parameter.numel() for layer in backbone.layers for parameter in layer.parameters())
+    head = 1 + 0.15 * backbone.decoder.weight.numel() / layers
+    assert stage_one_seconds(10, 4, 0.5, backbone) == pytest.approx(10 * 4 * 3 * 0.5 * head)
     assert [duration(seconds) for seconds in (5, 300, 7 * 3600)] == ["5 s", "5 min", "7.0 h"]
-    monkeypatch.setattr("ltprompt.experiments.estimate.seconds_per_example", lambda *_: 0.5)
+    monkeypatch.setattr("ltprompt.experiments.estimate.seconds_per_text", lambda *_: 0.5)
     found = list_runs(plan)
     assert [row[-1] for row in found.rows] == ["18 s"] * 4
     assert found.summary[0].endswith("takes about 72 s on 1 worker")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ltprompt.experiments.driver import Plan
-    from ltprompt.experiments.execute import Kind, OnEvent, Summary
+    from ltprompt.experiments.driver import Plan, Ran
+    from ltprompt.experiments.execute import Kind, OnEvent
     from ltprompt.experiments.ledger import Counts
     from ltprompt.experiments.records import RunSpec
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
+GO_ON = "the same command goes on from here"
 
 
 def grid(
@@ -30,6 +31,10 @@ def grid(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes on this machine, through Ray")] = None,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster: auto or host:port")] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker [all cores, shared out]")] = None,
@@ -38,15 +43,19 @@ def grid(
     from ltprompt.experiments.driver import Where, plan_grid, run_grid
     from ltprompt.watching import stage_one_bar
 
-    where = Where(device, dtype, threads, workers, ray)
+    where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
     plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note)
     for note in plan.notes:
         _note(note)
     if dry_run:
         _list(plan)
         return
-    summary = run_grid(plan, where, on_event=_runs_bar)
-    _conclude(summary, out)
+    try:
+        ran = run_grid(plan, where, on_event=_runs_bar)
+    except KeyboardInterrupt:
+        _note(GO_ON)
+        raise
+    _conclude(ran, out)
 
 
 def report(
@@ -93,13 +102,15 @@ def _runs_bar(total: int) -> Iterator[OnEvent]:
         yield hear
 
 
-def _conclude(summary: Summary, out: Path) -> None:
-    counts = summary.counts
+def _conclude(ran: Ran, out: Path) -> None:
+    summary, counts = ran.summary, ran.summary.counts
     print(f"{counts.done} runs done, {counts.failed} failed, {counts.planned + counts.running} left, in {out}")
+    if ran.seconds is not None and ran.outside is not None:
+        print(f"median of a run: {ran.seconds:.1f} s; outside training and evaluation: {ran.outside:.2%} of all time")
     for run_id, error in summary.failures.items():
         _note(f"run {run_id[:12]} failed: {error.splitlines()[0]}")
     if summary.interrupted:
-        _note("the same command goes on from here")
+        _note(GO_ON)
         raise typer.Exit(INTERRUPTED)
     if counts.failed:
         _note("the same command tries the failed runs again")

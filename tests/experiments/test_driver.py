@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,8 @@ from toy_grids import grid_of, make_base, written
 from toys import toy_backbone
 
 from ltprompt.backbone import Backbone
+from ltprompt.corpus import read_lines
+from ltprompt.criteria import find_criterion
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments import worker as worker_module
 from ltprompt.experiments.driver import Where, plan_grid, run_grid
@@ -51,7 +54,7 @@ def run(
     watcher: Watcher | None = None,
 ) -> Summary:
     plan = plan_grid(name, out, where, stage_one=lambda: nullcontext(watcher), say=lambda text: None)
-    return run_grid(plan, where, on_event=on_event)
+    return run_grid(plan, where, on_event=on_event).summary
 
 
 def problems(name: str, out: Path) -> str:
@@ -334,6 +337,8 @@ def test_all_problems_with_the_data_are_listed_before_anything_runs(base: Path, 
         ({"methods": {"method": "ltp", "ticket": "mini-20"}}, "the ticket is for the backbone"),
         ({"methods": {"method": "ltp", "ticket": "no.safetensors"}}, "no.safetensors does not exist"),
         ({"scores": {"folder": "none"}}, "scores.folder: "),
+        ({"methods": {"method": "ltp", "ratio": 0.3, "layers": "2-9"}}, "the segment '2-9' cannot be used"),
+        ({"scores": {"text": "en.txt", "max_length": 9999}}, "max_length 9999 is outside 8 to"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(
@@ -356,6 +361,98 @@ def test_another_checkpoint_under_the_same_name_fails_the_run(
     plan = plan_grid(name, tmp_path, HERE, stage_one=lambda: nullcontext(None), say=lambda text: None)
     called.append(1)
     monkeypatch.setattr(worker_module.Backbones, "get", other)
-    summary = run_grid(plan, HERE, on_event=silent)
+    summary = run_grid(plan, HERE, on_event=silent).summary
     assert summary.counts.failed == 1
     assert "put the same checkpoint on every machine" in next(iter(summary.failures.values()))
+
+
+def test_scores_of_another_strategy_are_refused_before_anything_runs(
+    base: Path, finished: Path, tmp_path: Path
+) -> None:
+    (scores,) = (finished / "scores").iterdir()
+    methods = {"method": "ltp", "ratio": 0.3, "strategy": "frozen-embeddings"}
+    found = problems(written(base, scores={"folder": str(scores)}, methods=methods), tmp_path / "out")
+    assert "holds scores of strategy decoupled" in found
+
+
+def test_changed_scores_in_the_same_folder_are_new_tickets_and_runs(base: Path, finished: Path, tmp_path: Path) -> None:
+    (scores,) = (finished / "scores").iterdir()
+    shutil.copytree(scores, tmp_path / "scores")
+    name = written(
+        base, seeds=1, shots=1, scores={"folder": str(tmp_path / "scores")}, methods={"method": "ltp", "ratio": 0.3}
+    )
+    first = run(name, tmp_path / "out")
+    old = Scores.load(tmp_path / "scores")
+    turned = {key: 1 / (1 + value) for key, value in old.tensors.items()}
+    shutil.rmtree(tmp_path / "scores")
+    Scores(old.parameters, turned, old.strategy, old.fingerprint).save(tmp_path / "scores", {})
+    second = run(name, tmp_path / "out")
+    assert (first.counts.done, second.counts.done) == (1, 1)
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "tickets").glob("*.safetensors"))) == 2
+
+
+def test_a_grid_cuts_gradients_as_the_command_does(base: Path, finished: Path, tmp_path: Path) -> None:
+    (place,) = (finished / "scores").iterdir()
+    methods = {"method": "ltp", "ratio": 0.3, "select": "gradient"}
+    scores = {"folder": str(place), "text": "en.txt"}
+    run(written(base, seeds=1, shots=1, scores=scores, methods=methods), tmp_path)
+    (path,) = (tmp_path / "tickets").glob("*.safetensors")
+    backbone = Backbone.from_pretrained(base / "toy")
+    texts = read_lines([base / "en.txt"])
+    expected = find_criterion(Scores.load(place), "gradient", backbone=backbone, texts=texts, max_length=32)
+    found = Ticket.load(path)
+    wanted = expected.select(0.3)
+    assert found.bitmaps.keys() == wanted.bitmaps.keys()
+    assert all((found.bitmaps[name] == wanted.bitmaps[name]).all() for name in wanted.bitmaps)
+
+
+def test_a_backbone_s_folder_is_seen_from_the_grid_s(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(written(base, backbone="toy", seeds=1, shots=1, methods="dp", scores=None), Path("out")).counts.done == 1
+    (record,) = records(Path("out"))
+    assert record.spec.backbone == str(base / "toy")
+
+
+def test_a_run_that_is_asked_for_twice_is_one(base: Path, tmp_path: Path) -> None:
+    methods = ["dp", {"method": "dp", "epochs": [2]}]
+    summary = run(written(base, seeds=1, shots=1, methods=methods, scores=None), tmp_path)
+    assert (summary.counts.done, summary.counts.planned) == (1, 0)
+
+
+def test_ready_tickets_are_recorded_under_their_names(base: Path, finished: Path, tmp_path: Path) -> None:
+    (ticket,) = (finished / "tickets").glob("*delta*.safetensors")
+    shutil.copy(ticket, tmp_path / "mine.safetensors")
+    methods = {"method": "ltp", "ticket": str(tmp_path / "mine.safetensors")}
+    run(written(base, seeds=1, shots=1, methods=methods, scores=None), tmp_path / "out")
+    results = read_results(tmp_path / "out")
+    assert [record.spec.name for record in results.tickets] == ["mine"]
+    assert results.runs[0].spec.ticket == results.tickets[0].spec
+
+
+@pytest.mark.parametrize(
+    ("where", "gpus", "share", "device"),
+    [
+        (Where("cpu", workers=2), 8, 0.0, "cpu"),
+        (Where("auto", workers=2), 0, 0.0, "cpu"),
+        (Where("auto", workers=2), 1, 0.5, "cuda"),
+        (Where("auto", workers=2), 8, 1.0, "cuda"),
+        (Where("auto", ray="auto"), 1, 1.0, "cuda"),
+        (Where("cuda", ray="auto"), 0, 1.0, "cuda"),
+        (Where("auto", ray="auto", gpus=0.25), 0, 0.25, "cuda"),
+        (Where("auto", workers=2, gpus=0), 8, 0.0, "cpu"),
+        (Where("auto"), 8, 1.0, "auto"),
+    ],
+)
+def test_workers_share_gpus_or_have_none(
+    where: Where, gpus: int, share: float, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert (where.gpus_per_worker, where.worker_device) == (share, device)
+
+
+def test_workers_on_cuda_without_a_gpu_are_refused() -> None:
+    with pytest.raises(InputError, match="--gpus-per-worker"):
+        _ = Where("cuda:0", workers=2, gpus=0).gpus_per_worker

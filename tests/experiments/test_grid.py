@@ -98,7 +98,7 @@ def test_tickets_without_runs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shot": 3}, "parts.0.shot: unknown key; did you mean 'shots'?"),
+        ({"shot": 3}, "grid.yaml: shot: unknown key; did you mean 'shots'?"),
         ({"methods": [{"method": "ltp", "ration": 0.2}]}, "methods.0.ration: unknown key; did you mean 'ratio'?"),
         ({"scores": {"texts": "en.txt"}}, "scores.texts: unknown key; did you mean 'text'?"),
         ({"data": {"tran": {}}}, "data: unknown key 'tran'; did you mean 'train'?"),
@@ -115,6 +115,7 @@ def test_tickets_without_runs() -> None:
         ({"layouts": "tabel1"}, "did you mean 'table1'?"),
         ({"setting": "zeroshot"}, "setting.0 cannot be 'zeroshot': input should be 'zero-shot' or 'in-language'"),
         ({"shots": 0}, "shots.0 cannot be 0: input should be greater than or equal to 1"),
+        ({"shots": True}, "shots.0 cannot be True: input should be a valid integer"),
         ({"seeds": None}, "seeds is missing; methods need data, shots and seeds"),
         ({"scores": None}, "scores is missing; tickets are cut from scores"),
         ({"methods": None}, "nothing to run: give methods, or tickets"),
@@ -131,9 +132,10 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -
 
 
 def test_all_problems_are_listed_at_once() -> None:
-    found = refusal(shots=0, methods=["ltpp", {"method": "ltp", "ratio": 3}], layouts="tabel1")
-    assert "has 4 problems" in found
-    for text in ("'ltpp'", "'tabel1'", "ratio", "shots"):
+    data = {"train": {"fewshots": "splits"}}
+    found = refusal(shots=0, methods=["ltpp", {"method": "ltp", "ratio": 3}], layouts="tabel1", data=data)
+    assert "has 5 problems" in found
+    for text in ("'ltpp'", "'tabel1'", "ratio", "shots", "data.train: unknown key 'fewshots'; did you mean 'fewshot'?"):
         assert text in found
 
 
@@ -141,6 +143,10 @@ def test_all_problems_are_listed_at_once() -> None:
 def test_a_file_that_is_no_grid_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"^grid.yaml"):
         parse_grid(text, "grid.yaml")
+
+
+def test_a_part_s_number_is_named_where_there_are_parts() -> None:
+    assert "parts.1.shots.0 cannot be 0" in refusal(parts=[{}, {"shots": 0}])
 
 
 def test_an_unknown_grid_names_the_nearest() -> None:
@@ -161,6 +167,7 @@ RUNS = {
     "mini-table3": 2 * 3 * 2,
     "mini-figure2a": 6 * 2,
     "mini-figure2b": 5 * 2,
+    "mini-figure3": 0,
 }
 
 

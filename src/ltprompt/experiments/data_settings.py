@@ -29,10 +29,10 @@ class _Section(Settings):
         if isinstance(given, cls):
             return given
         if not isinstance(given, Mapping):
-            raise InputError(f"{cls.place} must be keys with values, such as {cls.example}, found {given!r}")
+            raise ValueError(f"{cls.place} must be keys with values, such as {cls.example}, found {given!r}")
         for key in given:
             if key not in cls.model_fields:
-                raise InputError(f"{cls.place}: unknown key {str(key)!r}; {choices(str(key), cls.model_fields)}")
+                raise ValueError(f"{cls.place}: unknown key {str(key)!r}; {choices(str(key), cls.model_fields)}")
         return given
 
 
@@ -68,13 +68,13 @@ class _Source(_Section):
         given = self._given()
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise InputError(f"{self.place} needs exactly one of {', '.join(self.kinds)}; found {found}")
+            raise ValueError(f"{self.place} needs exactly one of {', '.join(self.kinds)}; found {found}")
         if self.kind != "hub":
             self._refuse(_OF_HUB, "hub")
         for text in (self.location, self.config):
             for name in re.findall(r"\{(.*?)\}", text):
                 if name != LANGUAGE:
-                    raise InputError(f"{self.place}: {text!r} holds {{{name}}}; only {HOLE} can be filled in")
+                    raise ValueError(f"{self.place}: {text!r} holds {{{name}}}; only {HOLE} can be filled in")
         return self
 
     def _given(self) -> list[str]:
@@ -83,7 +83,7 @@ class _Source(_Section):
     def _refuse(self, keys: tuple[str, ...], kinds: str) -> None:
         for key in keys:
             if key in self.model_fields_set:
-                raise InputError(f"{self.place}: {key} goes with {kinds}, not with {self.kind}; remove it")
+                raise ValueError(f"{self.place}: {key} goes with {kinds}, not with {self.kind}; remove it")
 
 
 class TrainSource(_Source):
@@ -155,6 +155,8 @@ def data_settings(given: Mapping[str, Any]) -> DataSettings:
         return DataSettings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise InputError(first["msg"].removeprefix("Value error, ")) from error
         key = ".".join(str(step) for step in ("data", *first["loc"]))
         if first["type"] == "missing":
             raise InputError(f"{key} is missing; give it, such as {DataSettings.example}") from error

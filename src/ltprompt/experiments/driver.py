@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
+
+import torch
 
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
@@ -38,8 +41,8 @@ StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 class Where:
     """Where a grid runs.
 
-    device, dtype, threads: as `device.resolve` takes them. workers, ray: as `execute_on_ray` takes them; neither is
-    this process.
+    device, dtype, threads: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray,
+    gpus: as `execute_on_ray` takes them; without workers and ray the runs are made in this process.
     """
 
     device: str = "auto"
@@ -47,11 +50,48 @@ class Where:
     threads: int | None = None
     workers: int | None = None
     ray: str | None = None
+    gpus: float | None = None
 
     @property
     def here(self) -> bool:
         """Whether the runs are made in this process."""
         return self.workers is None and self.ray is None
+
+    @property
+    def gpus_per_worker(self) -> float:
+        """Share of a GPU that each worker has: what was asked for, else on CUDA one, or this machine's shared out.
+
+        Raises `InputError` for workers on CUDA without a share of a GPU.
+        """
+        cuda = self.device.startswith("cuda")
+        if self.gpus is not None:
+            if cuda and not self.gpus:
+                raise InputError(f"device {self.device!r} needs GPUs for the workers; give --gpus-per-worker 1 or less")
+            return self.gpus
+        found = torch.cuda.device_count() if cuda or self.device == "auto" else 0
+        if not found:
+            return 1.0 if cuda else 0.0
+        return 1.0 if self.ray is not None else min(1.0, found / (self.workers or 1))
+
+    @property
+    def worker_device(self) -> str:
+        """The device of each worker: the GPU that Ray gives it, and the CPU where it is given none."""
+        if self.here:
+            return self.device
+        return "cuda" if self.gpus_per_worker else "cpu" if self.device == "auto" else self.device
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a grid ended, and where the time of its finished runs went.
+
+    seconds: median of a run, outside: share of all runs' seconds that was neither training nor evaluation; None where
+    no finished run was timed.
+    """
+
+    summary: Summary
+    seconds: float | None
+    outside: float | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +125,8 @@ def plan_grid(
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
     compute = resolve(where.device, where.dtype, where.threads)
-    backbones = Backbones(compute)
     place = base or folder or Path()
+    backbones = Backbones(compute, place)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
     planner = Planner(place, backbones, made)
     problems = planner.problems(wishes, tickets)
@@ -95,7 +135,7 @@ def plan_grid(
     return Plan(grid, text, tuple(wishes), tuple(tickets), planner, GridFolder(out), compute)
 
 
-def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int], AbstractContextManager[OnEvent]]) -> Summary:
+def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int], AbstractContextManager[OnEvent]]) -> Ran:
     """Make what is missing: scores, tickets, then runs; what the ledger has is never run again.
 
     on_event: given the number of runs, opens what hears of them. Raises `InputError` where another driver runs this
@@ -109,16 +149,32 @@ def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int], AbstractCont
         folder.write_plan(plan.grid.name, plan.grid.layouts, [job.spec.id for job in jobs])
         waiting = unfinished(jobs, ledger, folder)
         planner.load_tickets(waiting, plan.wishes)
-        maker = WorkerMaker(where.device, where.threads, {wish.backbone: wish.revision for wish in plan.wishes})
         with on_event(len(jobs)) as hear:
-            if where.here:
-                make_worker = partial(GridWorker, maker, planner.backbones)
-                return execute(jobs, make_worker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear)
-            planner.backbones.release()  # the workers load their own
-            return execute_on_ray(
-                jobs, maker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear,
-                workers=where.workers, address=where.ray, cpus_per_worker=where.threads,
-            )  # fmt: skip
+            summary = _execute(jobs, planner, where, ledger, folder, hear)
+        return _ran(summary, jobs, ledger)
+
+
+def _execute(
+    jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent
+) -> Summary:
+    maker = WorkerMaker(where.worker_device, where.threads)
+    if where.here:
+        make_worker = partial(GridWorker, maker, planner.backbones)
+        return execute(jobs, make_worker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear)
+    planner.backbones.release()  # the workers load their own
+    return execute_on_ray(
+        jobs, maker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear, workers=where.workers,
+        address=where.ray, cpus_per_worker=where.threads, gpus_per_worker=where.gpus_per_worker,
+    )  # fmt: skip
+
+
+def _ran(summary: Summary, jobs: Sequence[Job], ledger: Ledger) -> Ran:
+    ids = {job.spec.id for job in jobs}
+    timed = [one for (run_id, _), one in ledger.times().items() if run_id in ids and one.outside is not None]
+    if not timed:
+        return Ran(summary, None, None)
+    seconds = [one.finished - one.started for one in timed]
+    return Ran(summary, median(seconds), sum(one.outside or 0.0 for one in timed) / sum(seconds))
 
 
 def unfinished(jobs: Sequence[Job], ledger: Ledger, folder: GridFolder) -> list[Job]:

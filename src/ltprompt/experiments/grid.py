@@ -45,8 +45,8 @@ Select = Annotated[str, _known(CRITERIA)]
 Strategy = Annotated[str, _known(STRATEGIES)]
 Scope = Annotated[Literal["global", "layer"], _known(SCOPES)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -236,7 +236,8 @@ def parse_grid(text: str, where: str) -> Grid:
     try:
         return Grid.model_validate(_with_parts(data))
     except ValidationError as error:
-        raise InputError(join_problems(where, [_problem(one) for one in error.errors()])) from error
+        problems = [_problem(one, named=PARTS in data) for one in error.errors()]
+        raise InputError(join_problems(where, problems)) from error
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -290,17 +291,20 @@ def _with_parts(data: dict[Any, Any]) -> dict[str, Any]:
     return {**own, PARTS: [{**shared, **part} for part in parts]}
 
 
-def _problem(error: Any) -> str:
-    """Return one of pydantic's findings as a line that names the key, its value and what would be right."""
+def _problem(error: Any, *, named: bool) -> str:
+    """Return one of pydantic's findings as a line that names the key, its value and what would be right.
+
+    named: whether the file names its parts; without, their number says nothing.
+    """
     steps = [str(step) for step in error["loc"]]
-    place = ".".join(steps)
+    place = ".".join(steps if named or steps[:1] != [PARTS] else steps[2:])
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; {choices(steps[-1], _keys_at(steps[:-1]))}"
     if error["type"] == "missing":
         return f"{place} is missing"
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{place}: {reason}" if place else reason
+        return f"{place}: {reason}" if place and not reason.startswith("data") else reason
     return f"{place} cannot be {error['input']!r}: {reason[0].lower() + reason[1:]}"
 
 

@@ -29,9 +29,9 @@ NOT_YET = ""  # digest of a ticket that has not been made
 
 @dataclass
 class Planner:
-    """Turns wishes into runs. base: what the grid's paths are seen from.
+    """Turns wishes into runs.
 
-    assets: key -> object, of all jobs made so far.
+    base: what the grid's paths are seen from. assets: key -> object, of all jobs made so far.
     """
 
     base: Path
@@ -61,16 +61,18 @@ class Planner:
         return list(dict.fromkeys(found))
 
     def jobs(self, wishes: Sequence[Wish]) -> list[Job]:
-        """Return the runs, in-language ones a language each, with every field resolved.
+        """Return the runs, each once, in-language ones a language each, with every field resolved.
 
         Tickets that do not exist yet have no digest; `make_tickets` comes before.
         """
-        return [job for wish in wishes for job in self._jobs(wish)]
+        return list({job.spec.id: job for wish in wishes for job in self._jobs(wish)}.values())
 
     def make_tickets(self, wishes: Iterable[Wish], tickets: Iterable[TicketWish]) -> None:
         """Make the tickets whose digest is not known yet, so that every run has its identity."""
         for ticket in dict.fromkeys(self._needed(wishes, tickets)):
-            if self.tickets.describe(ticket) is None:
+            if ticket.file is not None:
+                self.tickets.record_ready(ticket)
+            elif self.tickets.describe(ticket) is None:
                 self.tickets.make(ticket)
 
     def load_tickets(self, jobs: Iterable[Job], wishes: Iterable[Wish]) -> None:
@@ -107,7 +109,8 @@ class Planner:
         settings = wish.settings.model_copy(update={"language": language_of_words(task, language)})
         ticket = self.tickets.describe(wish.ticket) if wish.ticket is not None else None
         spec = RunSpec(
-            backbone=wish.backbone,
+            backbone=self.backbones.place(wish.backbone),
+            revision=wish.revision,
             fingerprint=self.backbones.fingerprint(wish.backbone, wish.revision),
             task=task.name,
             task_sha256=task_digest,

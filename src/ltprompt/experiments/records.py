@@ -56,10 +56,10 @@ class RunSpec(_Frozen):
     """One training with its evaluations, every field resolved.
 
     backbone, revision, fingerprint: the backbone's name and revision, to load it by, and its fingerprint. task: its
-    name. task_sha256: digest of the whole task. source: what the training data are called in tables, such as MultiNLI. language: of the training
-    data, whose label words and pattern are used. shots: examples a class. method: as `methods.METHODS` names it.
-    ticket: None for methods without. settings: every resolved setting of training, the recipe included. dtype: of
-    matrix products. train, dev: training and dev rows. tests: language -> test rows.
+    name. task_sha256: digest of the whole task. source: what the training data are called in tables, such as MultiNLI.
+    language: of the training data, whose label words and pattern are used. shots: examples a class. method: as
+    `methods.METHODS` names it. ticket: None for methods without. settings: every resolved setting of training, the
+    recipe included. dtype: of matrix products. train, dev: training and dev rows. tests: language -> test rows.
     """
 
     format: int = RECORD_FORMAT

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,8 +26,9 @@ from ltprompt.experiments.records import TicketRecord, TicketSpec
 from ltprompt.files import SCORES_CHECKPOINT, SCORES_TENSORS, canonical_json, sha256, tensors_digest
 from ltprompt.mlm import Watcher
 from ltprompt.pipeline import find_scores
-from ltprompt.scores import READ_TEXT, READ_WEIGHTS, Scores
-from ltprompt.ticket import READY, Ticket
+from ltprompt.scores import READ_TEXT, READ_WEIGHTS, Scores, read_origin
+from ltprompt.ticket import READY, Ticket, eligible_layers
+from ltprompt.trainee import trainable
 
 STAGE_ONE = ("text", "folder", "strategy")  # keys of a scores section that are no settings of stage 1
 
@@ -48,28 +50,24 @@ class Tickets:
 
     def problems(self, wish: TicketWish) -> list[str]:
         """Return why a ticket could not be made, as far as can be told before."""
-        try:
-            if wish.file is not None:
-                Ticket.load(self._ready(wish.file)).check(self._fingerprint(wish))
-            elif wish.scores is not None and wish.scores.folder is not None:
-                self._scores_place(wish)
-            elif wish.scores is not None:
-                self._text(wish.scores)
-            if wish.scores is not None and wish.select in READ_TEXT:
-                self._text(wish.scores)
-        except (InputError, MismatchError) as error:
-            return [str(error)]
-        return []
+        checks = [partial(self.make, wish)] if wish.scores is None else self._checks(wish, wish.scores)
+        found = []
+        for check in checks:
+            try:
+                check()
+            except (InputError, MismatchError) as error:
+                found.append(str(error))
+        return found
 
     def describe(self, wish: TicketWish) -> TicketSpec | None:
         """Return what a ticket is, or None where it has not been made yet."""
         if wish.file is None:
             path = self.folder.ticket_record(self.name(wish))
             return self.folder.read_ticket_record(path.stem).spec if path.is_file() else None
-        return spec_of(Ticket.load(self._ready(wish.file)))
+        return spec_of(Ticket.load(self._ready(wish.file)), Path(wish.file).stem)
 
     def make(self, wish: TicketWish) -> Ticket:
-        """Return a ticket, made where it is not there yet; its record is written beside it.
+        """Return a ticket, made where it is not there yet, with its record beside it; a ready one is read.
 
         Raises `MismatchError` where what is made is not what the record says, and what stage 1 raises.
         """
@@ -94,7 +92,7 @@ class Tickets:
     def name(self, wish: TicketWish) -> str:
         """Return the name of a cut ticket's files: how it is cut, and the start of its scores' identity."""
         seed = "" if wish.seed is None else f"-seed{wish.seed}"
-        cut = f"{wish.strategy}-{wish.select}{seed}-{wish.ratio:g}-{wish.scope}-{wish.layers.replace(',', '+')}"
+        cut = f"{wish.strategy}-{wish.select}{seed}-{wish.ratio!r}-{wish.scope}-{wish.layers.replace(',', '+')}"
         return f"{cut}-{self._scores_identity(wish)[:12]}"
 
     def lacks_scores(self, wish: TicketWish) -> bool:
@@ -103,14 +101,37 @@ class Tickets:
             return False
         return not (self.own_scores(wish) / SCORES_TENSORS).is_file()
 
-    def lines(self, section: ScoresSection) -> int:
-        """Return the number of lines of the text that scores are found on."""
-        return len(self._text(section)[0])
+    def lines(self, section: ScoresSection) -> list[str]:
+        """Return the lines of the text that scores are found on."""
+        return self._text(section)[0]
 
-    def _record(self, name: str, ticket: Ticket) -> None:
+    def record_ready(self, wish: TicketWish) -> None:
+        """Write the record of a ready ticket, for the report."""
+        assert wish.file is not None
+        ticket = self.make(wish)
+        self._record(f"{Path(wish.file).stem}-{digest(ticket)[:12]}", ticket, Path(wish.file).stem)
+
+    def _checks(self, wish: TicketWish, section: ScoresSection) -> list[Callable[[], object]]:
+        """Return what can be tried before a ticket is cut: its layers, its scores or their settings, its text."""
+        backbone = self._backbone(wish)
+
+        def check_layers() -> None:
+            parameters = trainable(backbone, wish.strategy)
+            eligible_layers(parameters, ratio=wish.ratio, scope=wish.scope, layers=wish.layers)
+
+        checks: list[Callable[[], object]] = [check_layers]
+        if section.folder is not None:
+            checks.append(partial(self._find, wish))
+        else:
+            checks.append(partial(backbone.check_length, _settings(wish).max_length))
+        if section.folder is None or wish.select in READ_TEXT:
+            checks.append(partial(self._text, section))
+        return checks
+
+    def _record(self, name: str, ticket: Ticket, shown: str = "") -> None:
         found = distribution(ticket).to_json()
         self.folder.write_ticket_record(
-            name, TicketRecord(spec=spec_of(ticket), fingerprint=ticket.fingerprint, distribution=found)
+            name, TicketRecord(spec=spec_of(ticket, shown), fingerprint=ticket.fingerprint, distribution=found)
         )
 
     def _cut(self, wish: TicketWish) -> Ticket:
@@ -118,9 +139,9 @@ class Tickets:
         if wish.select != "delta":
             backbone = self._backbone(wish) if wish.select in READ_WEIGHTS else None
             texts = self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None
-            compute = self.backbones.compute
             scores = find_criterion(
-                scores, wish.select, seed=wish.seed, backbone=backbone, texts=texts, compute=compute
+                scores, wish.select, seed=wish.seed, backbone=backbone, texts=texts, compute=self.backbones.compute,
+                max_length=read_origin(self._scores_place(wish)).max_length,
             )  # fmt: skip
         self.say(f"ticket {self.name(wish)}")
         return scores.select(wish.ratio, wish.scope, wish.layers)
@@ -162,12 +183,15 @@ class Tickets:
         return self.folder.scores / f"{wish.strategy}-{self._scores_identity(wish)[:12]}"
 
     def _scores_identity(self, wish: TicketWish) -> str:
-        """Return what scores are known by: their settings, text, backbone and precision, or the user's folder."""
+        """Return what scores are known by: their settings, text, backbone and precision, or the user's own digest.
+
+        What reads text beside the user's scores is known by text and precision too.
+        """
         assert wish.scores is not None
+        reads_text = wish.scores.folder is None or wish.select in READ_TEXT
+        text, dtype = self._text(wish.scores)[1] if reads_text else "", self.backbones.compute.dtype_name
         if wish.scores.folder is not None:
-            return sha256(canonical_json([wish.scores.folder, wish.strategy, self._fingerprint(wish)]))
-        text = self._text(wish.scores)[1]
-        dtype = self.backbones.compute.dtype_name
+            return sha256(canonical_json([self._find(wish).sha256, text, dtype if reads_text else ""]))
         return sha256(canonical_json([_settings(wish).model_dump(), text, self._fingerprint(wish), dtype]))
 
     def _text(self, section: ScoresSection) -> tuple[list[str], str]:
@@ -193,8 +217,8 @@ def digest(ticket: Ticket) -> str:
     return tensors_digest({name: torch.from_numpy(bitmap) for name, bitmap in ticket.bitmaps.items()})
 
 
-def spec_of(ticket: Ticket) -> TicketSpec:
-    """Return what a ticket is, for records."""
+def spec_of(ticket: Ticket, name: str = "") -> TicketSpec:
+    """Return what a ticket is, for records. name: of a ready ticket's file."""
     return TicketSpec(
         select=ticket.criterion,
         strategy=ticket.strategy,
@@ -203,6 +227,7 @@ def spec_of(ticket: Ticket) -> TicketSpec:
         layers=ticket.layers,
         seed=ticket.seed,
         sha256=digest(ticket),
+        name=name,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ltprompt.config import TrainSettings
@@ -27,12 +27,11 @@ _OF_USER = ("epochs", "batch_size", "lr", "prompt_lr", "schedule", "prompt_lengt
 class WorkerMaker:
     """Makes workers, in this process or another.
 
-    device, threads: as `device.resolve` takes them; precision is the runs' own. revisions: of the backbones, by name.
+    device, threads: as `device.resolve` takes them; precision is the runs' own.
     """
 
     device: str = "auto"
     threads: int | None = None
-    revisions: Mapping[str, str | None] = field(default_factory=dict)
 
     def __call__(self) -> Worker:
         """Return a worker, which loads its backbone with its first run."""
@@ -51,7 +50,7 @@ class GridWorker:
 
         Raises `MismatchError` where the backbone of that name is not the one that the run was planned with.
         """
-        backbone = self._backbones_of(spec.dtype).get(spec.backbone, self._maker.revisions.get(spec.backbone))
+        backbone = self._backbones_of(spec.dtype).get(spec.backbone, spec.revision)
         if backbone.fingerprint != spec.fingerprint:
             raise MismatchError(
                 f"{spec.backbone} is the backbone {backbone.fingerprint[:12]} here, the run was planned with "
