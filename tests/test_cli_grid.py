@@ -68,7 +68,7 @@ def test_a_grid_runs_reports_and_is_not_run_again(
     assert shown.out.startswith("toy: 4 of 4 runs finished.\n")
     assert "LTP 30 %" in shown.out
     assert (place / "page.html").is_file()
-    assert sorted(path.name for path in Path("out/report").iterdir()) == ["report.csv", "report.tex"]
+    assert sorted(path.name for path in Path("out/report").iterdir()) == ["comparisons.csv", "report.csv", "report.tex"]
     monkeypatch.setattr(PromptClassifier, "fit", lambda *_, **__: pytest.fail("run again"))
     assert run(*command).status == 0
     again = run(*command[:2], "--out", "out", "--dry-run", *FP32)

@@ -42,6 +42,7 @@ GRID_REPORT = "report"
 REPORT_HTML = "report.html"
 REPORT_LATEX = "report.tex"
 REPORT_CSV = "report.csv"
+REPORT_COMPARISONS = "comparisons.csv"
 
 
 def canonical_json(data: Any) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_runs import grid, random_hits, run, share, ticket
@@ -55,8 +57,33 @@ def test_random_tickets_of_other_parameters_are_no_control() -> None:
     assert pairs([middle, frozen, some("ltp", **RANDOM)]) == []
     control = some("ltp", ticket=ticket(0.2, "random", seed=0, layers="middle"))
     assert pairs([middle, control]) == [("16 shots", "LTP 20 % (middle)", "Random 20 % (middle)")]
+    by_layer = ticket(0.2, scope="layer")
+    assert pairs([some("ltp", ticket=by_layer), some("ltp", **RANDOM)]) == []
+    own = some("ltp", ticket=ticket(0.2, "random", seed=0, scope="layer"))
+    assert [against for _, _, against in pairs([some("ltp", ticket=by_layer), own, some("ltp", **RANDOM)])] == [
+        "Random 20 % (scope layer)"
+    ]
     magnitude = some("ltp", ticket=ticket(0.2, "magnitude"))
     assert pairs([some("ltp", ticket=ticket(0.2)), magnitude]) == []
+
+
+def test_the_random_ticket_of_the_same_strategy_is_preferred() -> None:
+    tied = some("ltp", ticket=ticket(0.2, strategy="tied"))
+    tied_control = some("ltp", ticket=ticket(0.2, "random", seed=0, strategy="tied"))
+    assert [against for _, _, against in pairs([tied, some("ltp", **RANDOM)])] == ["Random 20 %"]
+    both = [tied, tied_control, some("ltp", **RANDOM)]
+    assert [against for _, _, against in pairs(both)] == ["Random 20 % (tied)"]
+
+
+@pytest.mark.parametrize("select", ["union", "intersection"])
+def test_combined_tickets_are_compared_as_winning_ones(select: str) -> None:
+    combined = ticket(0.341234567, select, name="both")
+    control = some("ltp", 6, ticket=ticket(0.341234567, "random", seed=0))
+    assert [against for _, _, against in pairs([some("ltp", ticket=combined), control, some(), some("ft", 9)])] == [
+        "SP",
+        "Random 34.12 %",
+        "FT (best baseline)",
+    ]
 
 
 def test_blocks_are_not_mixed() -> None:
@@ -109,7 +136,7 @@ def test_other_test_rows_are_left_out() -> None:
 
 def test_rows_without_a_common_seed_are_named_and_not_compared() -> None:
     found = comparisons([some("ltp", seed=1, ticket=ticket(0.2)), some(seed=2), some("ft", seed=1)])
-    assert [each.verdict for each in found] == ["no common seed", "not significant"]
+    assert [each.verdict for each in found] == ["no common seed", "one seed: not tested over training"]
     assert "share no seed" in found[0].sentence()
     assert len(found[0].cells()) == len(HEADER)
     assert "for the 1 comparison of" in explanation(found)
@@ -142,17 +169,55 @@ def test_a_clear_difference_is_significant_and_said() -> None:
 
 def test_one_seed_says_that_training_is_not_covered() -> None:
     (found,) = comparisons([some(), some("ltp", 7, ticket=ticket(0.2))])
-    assert found.verdict == "not significant"
-    assert "5.00 points below" in found.sentence()
+    assert found.verdict == "one seed: not tested over training"
+    assert (
+        "LTP 20 % is 5.00 points below SP (best baseline), one seed: not tested over training (95" in found.sentence()
+    )
     assert "1 seed, 1 language). With one seed the interval covers the choice of examples only" in found.sentence()
 
 
-@pytest.mark.parametrize(("adjusted", "low", "significant"), [(0.04, 1, True), (0.05, 1, False), (0.01, -1, False)])
-def test_significant_needs_the_interval_and_the_adjusted_p(adjusted: float, low: float, significant: bool) -> None:
+def test_one_seed_is_never_significant() -> None:
+    (found,) = comparisons([some(right=0), some("ltp", 20, ticket=ticket(0.2))])
+    assert found.found is not None
+    assert found.found.excludes_zero
+    assert found.adjusted < 0.001
+    assert not found.significant
+
+
+@pytest.mark.parametrize(
+    ("adjusted", "low", "seeds", "significant"),
+    [(0.04, 1, 2, True), (0.05, 1, 2, False), (0.01, -1, 2, False), (0.04, 1, 1, False)],
+)
+def test_significant_needs_seeds_the_interval_and_the_adjusted_p(
+    adjusted: float, low: float, seeds: int, significant: bool
+) -> None:
     (found,) = comparisons([some(), some("ltp", 7, ticket=ticket(0.2))])
     assert found.found is not None
-    changed = found.found.__class__(**{**vars(found.found), "low": low, "high": 3})
+    changed = replace(found.found, low=low, high=3, seeds=seeds)
     assert Comparison("", "", "", changed, adjusted).significant is significant
+
+
+@pytest.mark.parametrize(
+    ("points", "relation", "cell"),
+    [
+        (0.0, "equals", "+0.00"),
+        (-0.004, "equals", "+0.00"),
+        (0.006, "is 0.01 points above", "+0.01"),
+        (-2.5, "is 2.50 points below", "-2.50"),
+    ],
+)
+def test_what_shows_as_no_difference_is_called_equal(points: float, relation: str, cell: str) -> None:
+    (found,) = comparisons([some(), some("ltp", 7, ticket=ticket(0.2))])
+    assert found.found is not None
+    changed = replace(found, found=replace(found.found, mean=points))
+    assert changed.sentence().startswith(f"16 shots: LTP 20 % {relation} SP (best baseline), ")
+    assert changed.cells()[4] == cell
+
+
+def test_what_is_not_covered_is_explained() -> None:
+    text = explanation(comparisons([some(), some("ltp", 7, ticket=ticket(0.2))]))
+    for words in ("Student's correction for few seeds", "one fixed draw of shots, whose choice is not covered"):
+        assert words in text
 
 
 def test_baselines_and_controls_are_not_compared_among_themselves() -> None:

@@ -69,6 +69,13 @@ def test_other_settings_make_other_lines() -> None:
     assert [curve.label for curve in chart(runs, "figure2a").curves] == ["decoupled, lr 0.25", "decoupled, lr 0.5"]
 
 
+def test_ready_and_combined_tickets_make_lines_of_their_own() -> None:
+    cuts = (CUTS[0], ticket(0.2, name="english"), ticket(0.2, "union"))
+    runs = [lottery(cut, shots, 1) for cut in cuts for shots in (1, 4)]
+    labels = [curve.label for curve in chart(runs, "figure2a").curves]
+    assert labels == ["decoupled", "english", "union"]
+
+
 def test_incomplete_points_are_said() -> None:
     runs = [lottery(CUTS[0], 4, seed) for seed in (1, 2, 3)] + [lottery(CUTS[1], 4, 1)]
     found = chart(runs, "figure2a")

@@ -69,6 +69,22 @@ def test_what_differs_parts_rows_and_is_said(changes: dict[str, object], text: s
         assert found[0].label != found[1].label
 
 
+@pytest.mark.parametrize(
+    ("changes", "tuned"),
+    [
+        ({"settings": {**SETTINGS, "lr": 0.0002}}, True),
+        ({"settings": {**SETTINGS, "recipe": {"clip": 2.0}}}, True),
+        ({"dtype": "bfloat16"}, False),
+        ({"backbone": "another", "fingerprint": "e" * 64}, False),
+        ({"seed": 2}, False),
+    ],
+)
+def test_rows_parted_by_a_setting_of_training_know_it(changes: dict[str, object], tuned: bool) -> None:
+    rows = group_rows([run(HITS), run(HITS, **changes), run(HITS, "ft")])
+    assert {row.tuned for row in rows if row.name == "SP"} == {tuned}
+    assert {row.tuned for row in rows if row.name == "FT"} == {False}
+
+
 def test_what_does_not_count_parts_nothing() -> None:
     runs = [
         run(HITS, seed=1),
@@ -104,6 +120,26 @@ def test_settings_of_one_last_name_are_told_apart() -> None:
 def test_tickets_of_other_scores_make_other_rows() -> None:
     runs = [run(HITS, "ltp", seed, ticket=ticket(sha256=letter * 64)) for seed, letter in ((1, "a"), (2, "b"))]
     assert labels(runs) == ["LTP 20 %, ticket 1", "LTP 20 %, ticket 2"]
+
+
+def test_ready_tickets_go_by_their_names() -> None:
+    named = [ticket(sha256=letter * 64, name=name) for letter, name in (("a", "english"), ("b", "swahili"))]
+    assert labels([run(HITS, "ltp", ticket=each) for each in (*named, ticket(sha256="c" * 64))]) == [
+        "LTP 20 %",
+        "LTP 20 % (english)",
+        "LTP 20 % (swahili)",
+    ]
+    alike = [named[0], ticket(sha256="b" * 64, name="english")]
+    assert labels([run(HITS, "ltp", ticket=each) for each in alike]) == [
+        "LTP 20 % (english), ticket 1",
+        "LTP 20 % (english), ticket 2",
+    ]
+
+
+def test_a_ready_ticket_of_another_name_is_the_same_row() -> None:
+    runs = [run(HITS, "ltp", seed, ticket=ticket(sha256="a" * 64, name=name)) for seed, name in ((1, "x"), (2, "y"))]
+    (row,) = group_rows(runs)
+    assert row.seeds(HITS) == (1, 2)
 
 
 def test_random_tickets_may_be_drawn_anew_for_every_seed() -> None:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_runs import XNLI, grid, run, share
+from synthetic_runs import AMERICAS, XNLI, grid, run, share
 
 from ltprompt.experiments.comparisons import compare_rows
 from ltprompt.experiments.figures import Chart, Curve, Point
@@ -124,6 +124,14 @@ def test_best_second_missing_and_notes() -> None:
     assert "DP<sup>1</sup>" in text
     assert "<li>a remark</li>" in text
     assert "0 of 1 seeds" in text
+
+
+def test_a_quoted_line_has_published_numbers_alone() -> None:
+    text = section([run({code: share(8) for code in AMERICAS}, task="americasnli")], "table2")
+    (quoted,) = [line for line in text.splitlines() if ">390000<" in line]
+    assert '<td data-value=""> <small class="paper">36.13</small></td>' in quoted
+    assert "–" not in quoted
+    assert quoted.endswith('<td class="text">published</td></tr>')
 
 
 def test_tables_scroll_in_a_region_that_the_keyboard_reaches() -> None:

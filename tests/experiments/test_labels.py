@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from synthetic_runs import run, share, ticket
 
-from ltprompt.experiments.labels import is_control, is_lottery, method_label, percent, place
+from ltprompt.experiments.labels import cut_method_label, is_control, is_lottery, method_label, percent, place
 from ltprompt.experiments.records import RunSpec, TicketSpec
 
 
@@ -27,6 +27,11 @@ def spec(method: str, cut: TicketSpec | None = None) -> RunSpec:
         ("ltp", ticket(0.2, layers="5-8"), "LTP 20 % (layers 5-8)"),
         ("ltp", ticket(0.2, strategy="tied", layers="lower", scope="layer"), "LTP 20 % (tied, lower, scope layer)"),
         ("shira", ticket(0.1, "random", seed=1), "SHiRA 10 %"),
+        ("ltp", ticket(0.2, name="english"), "LTP 20 % (english)"),
+        ("ltp", ticket(0.341234567, "union", name="en-or-sw"), "LTP 34.12 % (en-or-sw)"),
+        ("ltp", ticket(0.123456, "intersection"), "LTP 12.35 % (intersection)"),
+        ("ltp", ticket(0.2, "union", strategy="tied"), "LTP 20 % (union, tied)"),
+        ("ltp", ticket(0.2, "random", seed=1, name="drawn"), "Random 20 % (drawn)"),
     ],
 )
 def test_labels(method: str, cut: TicketSpec | None, label: str) -> None:
@@ -35,6 +40,12 @@ def test_labels(method: str, cut: TicketSpec | None, label: str) -> None:
 
 def test_percentages_are_free_of_rounding_noise() -> None:
     assert [percent(share) for share in (0.29, 0.07, 1.0, 0.0005)] == ["29 %", "7 %", "100 %", "0.05 %"]
+
+
+def test_a_ready_ticket_is_also_known_by_its_cut() -> None:
+    assert cut_method_label(spec("ltp", ticket(0.2, name="english"))) == "LTP 20 %"
+    assert cut_method_label(spec("ltp", ticket(0.2, layers="middle", name="english"))) == "LTP 20 % (middle)"
+    assert cut_method_label(spec("sp")) == "SP"
 
 
 def test_methods_stand_in_the_papers_order() -> None:
@@ -61,7 +72,9 @@ def test_methods_stand_in_the_papers_order() -> None:
 
 
 def test_what_is_a_winning_ticket() -> None:
-    assert is_lottery(spec("ltp", ticket(0.2)))
+    for select in ("delta", "union", "intersection"):
+        assert is_lottery(spec("ltp", ticket(0.2, select)))
+        assert not is_control(spec("ltp", ticket(0.2, select)))
     assert is_control(spec("ltp", ticket(0.2, "random", seed=1)))
     for other in (spec("sp"), spec("shira", ticket(0.2))):
         assert not is_lottery(other)

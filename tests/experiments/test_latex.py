@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from synthetic_runs import grid, run, share, ticket
+from synthetic_runs import AMERICAS, grid, run, share, ticket
 
 from ltprompt.experiments.comparisons import compare_rows
 from ltprompt.experiments.latex import escape, latex_page
@@ -78,6 +78,13 @@ def test_best_second_deviation_and_published() -> None:
         assert rule in text
 
 
+def test_a_quoted_line_is_one_line_in_italics() -> None:
+    text = page([run({code: share(8) for code in AMERICAS}, task="americasnli")], layout="table2")
+    (quoted,) = [line for line in text.splitlines() if "390000" in line]
+    assert quoted.startswith(r"FT & MultiNLI & 390000 & \textit{36.13} &")
+    assert quoted.endswith(r"& \textit{38.48} & published \\")
+
+
 def test_incomplete_rows_and_notes() -> None:
     runs = [run({"en": share(8), "sw": share(8)}, seed=1), run({"en": share(8)}, seed=2, note="a remark")]
     text = page(runs)
@@ -90,7 +97,9 @@ def test_incomplete_rows_and_notes() -> None:
 def test_comparisons_are_a_table_and_items() -> None:
     text = page([run({"en": share(8)}), run({"en": share(9)}, "ltp", ticket=ticket(0.2))])
     assert r"\label{tab:table1-comparisons}" in text
-    assert r"\item 16 shots: LTP 20 \% is 5.00 points above SP (best baseline), not significant" in text
+    assert (
+        r"\item 16 shots: LTP 20 \% is 5.00 points above SP (best baseline), one seed: not tested over training" in text
+    )
     assert r"\begin{itemize}" not in page([run({"en": share(8)})])
 
 

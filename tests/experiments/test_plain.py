@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from synthetic_runs import grid, run, share, ticket
+from synthetic_runs import AMERICAS, grid, run, share, ticket
 
 from ltprompt.experiments.comparisons import compare_rows
 from ltprompt.experiments.figures import Chart, Curve, Point
@@ -37,6 +37,14 @@ def test_narrow_table_has_them_everywhere() -> None:
     shown = text(runs, "table3")
     assert row(shown, "16", "SP") == ["47.50", "±", "3.54", "(35.83)", "47.50", "±", "3.54", "(40.22)", "2"]
     assert "see the files" not in shown
+
+
+def test_a_quoted_line_shows_all_of_its_numbers() -> None:
+    runs = [run({code: share(8) for code in AMERICAS}, task="americasnli")]
+    quoted = row(text(runs, "table2"), "FT", "MultiNLI", "390000")
+    assert quoted[:2] == ["(36.13)", "(39.65)"]
+    assert quoted[-2:] == ["(38.48)", "published"]
+    assert len(quoted) == len(AMERICAS) + 2
 
 
 def test_marks_missing_cells_seeds_and_notes() -> None:

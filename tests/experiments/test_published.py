@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ltprompt.experiments.published import AVERAGE, languages, published
+from ltprompt.experiments.published import AVERAGE, languages, paper_examples, paper_task, published, quoted
 from ltprompt.tasks import load_task
 
 METHODS = ("FT", "DP", "SP", "MP", "LTP 20 %", "LTP 75 %")
@@ -59,6 +59,21 @@ def test_table_3_has_no_average() -> None:
         for method in ("SP", "LTP 20 %"):
             assert tuple(published("table3", method=method, shots=shots)) == languages("table3")
     assert published("table3", method="LTP 20 %", shots=32)["tr"] == 43.95
+
+
+def test_what_the_numbers_are_of() -> None:
+    assert [paper_task(f"table{number}") for number in (1, 2, 3)] == ["xnli", "americasnli", "xnli"]
+    assert {paper_examples(layout, code) for layout in ("table1", "table3") for code in languages(layout)} == {5010}
+    # Ebrahimi et al. (2022): 7,486 in all.
+    assert sum(paper_examples("table2", code) for code in languages("table2")) == 7486
+    assert paper_examples("table2", "nah") == 738
+
+
+def test_the_quoted_row_is_the_one_of_table_2() -> None:
+    (row,) = quoted("table2")
+    assert (row.method, row.shots, row.source) == ("FT", 390_000, "MultiNLI")
+    assert row.accuracy == published("table2", method="FT", shots=390_000, source="MultiNLI")
+    assert quoted("table1") == quoted("table3") == ()
 
 
 def test_what_the_paper_does_not_have() -> None:

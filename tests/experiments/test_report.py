@@ -28,7 +28,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-FILES = {"report.html", "report.tex", "report.csv"}
+FILES = {"report.html", "report.tex", "report.csv", "comparisons.csv"}
 FIGURES = {f"{figure}.{form}" for figure in ("figure2a", "figure2b", "figure3") for form in ("png", "pdf")}
 
 
@@ -44,7 +44,10 @@ def test_without_layouts_all_that_the_data_allow_is_made(tmp_path: Path) -> None
     latex = (tmp_path / "report.tex").read_text(encoding="utf-8")
     assert [f"\\label{{tab:table{number}}}" in latex for number in (1, 2, 3)] == [True] * 3
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as lines:
-        assert {row["layout"] for row in csv.DictReader(lines)} == set(LAYOUTS) - {"figure3"}
+        assert {row["layout"] for row in csv.DictReader(lines)} == set(LAYOUTS)
+    with (tmp_path / "comparisons.csv").open(encoding="utf-8", newline="") as lines:
+        against = [row["against"] for row in csv.DictReader(lines) if row["row"] == "LTP 75 %"]
+    assert len(against) >= 2
     for name in FILES | FIGURES:
         assert f"written: {tmp_path / name}" in text
 
@@ -97,7 +100,7 @@ def test_equal_results_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
 def test_files_go_where_they_are_wanted(tmp_path: Path) -> None:
     places = {"html": tmp_path / "x" / "page.htm", "latex": tmp_path / "t.tex", "csv": tmp_path / "y" / "data.csv"}
     text = write_report(results(runs(), ["table1", "figure3"], TICKETS), tmp_path / "out", **places)
-    assert names(tmp_path / "out") == {"figure3.png", "figure3.pdf"}
+    assert names(tmp_path / "out") == {"figure3.png", "figure3.pdf", "comparisons.csv"}
     assert places["html"].read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert places["latex"].read_text(encoding="utf-8").startswith("% a grid\n")
     assert places["csv"].read_text(encoding="utf-8").startswith("layout,")

@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from ltprompt.experiments.statistics import (
+    Group,
     bootstrap_interval,
     compare,
     holm,
@@ -19,9 +20,12 @@ from ltprompt.experiments.statistics import (
     paired_groups,
     permutation_p,
     smallest_p,
+    student_interval,
 )
 
 Lists = list[list[int]]
+# The 97.5th percentile of Student's t by degrees of freedom, from a printed table.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 def hits(generator: np.random.Generator, seeds: int, examples: int, probability: float = 0.5) -> np.ndarray:
@@ -32,16 +36,16 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def every_resample(first: Sequence[Lists], second: Sequence[Lists], parallel: bool) -> list[float]:
+def every_resample(first: Sequence[Lists], second: Sequence[Lists]) -> list[float]:
     """The mean difference in every resample of seeds and examples, with nothing but loops."""
-    seeds, sizes = len(first[0]), [len(language[0]) for language in first]
+    seeds, sizes = len(first[0]), sorted({len(language[0]) for language in first})
     found = []
     for drawn_seeds in itertools.product(range(seeds), repeat=seeds):
-        spaces = [itertools.product(range(size), repeat=size) for size in (sizes[:1] if parallel else sizes)]
+        spaces = [itertools.product(range(size), repeat=size) for size in sizes]
         for drawn in itertools.product(*spaces):
             languages = []
-            for index, (a, b) in enumerate(zip(first, second, strict=True)):
-                examples = drawn[0 if parallel else index]
+            for a, b in zip(first, second, strict=True):
+                examples = drawn[sizes.index(len(a[0]))]
                 languages.append(mean([a[s][e] - b[s][e] for s in drawn_seeds for e in examples]))
             found.append(mean(languages))
     return found
@@ -55,26 +59,28 @@ def every_swap(values: Sequence[float]) -> float:
     return mean([total >= observed - 1e-9 for total in sums])
 
 
-@pytest.mark.parametrize(("seeds", "sizes"), [(2, (3, 3)), (3, (3, 3, 3)), (1, (5,)), (2, (2, 3)), (1, (2, 1, 3))])
+@pytest.mark.parametrize(
+    ("seeds", "sizes"),
+    [(2, (3, 3)), (3, (3, 3, 3)), (1, (5,)), (2, (2, 3)), (1, (2, 1, 3)), (2, (3, 2, 3)), (2, (2, 3, 2, 3, 3))],
+)
 def test_interval_is_that_of_every_resample(seeds: int, sizes: tuple[int, ...]) -> None:
     generator = np.random.default_rng(seeds + sum(sizes))
     first = [hits(generator, seeds, size, 0.7) for size in sizes]
     second = [hits(generator, seeds, size, 0.3) for size in sizes]
-    parallel = len(set(sizes)) == 1
-    plain = every_resample([a.tolist() for a in first], [b.tolist() for b in second], parallel)
+    plain = every_resample([a.tolist() for a in first], [b.tolist() for b in second])
     low, high = bootstrap_interval(paired_groups(first, second))
     assert (low, high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=1e-12)
     assert low < high
 
 
-@pytest.mark.parametrize("sizes", [(4, 4), (3, 2)])
+@pytest.mark.parametrize("sizes", [(4, 4), (3, 2), (3, 2, 2)])
 def test_drawn_interval_agrees_with_the_exact_one(sizes: tuple[int, ...]) -> None:
     generator = np.random.default_rng(5)
     first, second = ([hits(generator, 2, size) for size in sizes] for _ in range(2))
     groups = paired_groups(first, second)
     exact, drawn = bootstrap_interval(groups), bootstrap_interval(groups, exact=1)
     assert exact != (0, 0)
-    # The means of resamples are multiples of 1/16 (or 1/24): a bound may fall on the next one.
+    # The means of resamples are multiples of 1/16 (or 1/24, 1/36): a bound may fall on the next one.
     assert drawn == pytest.approx(exact, abs=1 / 16 + 1e-9)
 
 
@@ -105,6 +111,34 @@ def test_equal_lengths_resample_languages_together() -> None:
     shorter = [first[0], first[1][:, :99]], [second[0], second[1][:, :99]]
     low, high = bootstrap_interval(paired_groups(*shorter))
     assert high - low > 0.1
+
+
+def test_a_table_of_another_length_leaves_the_others_together() -> None:
+    pair = [np.array([[1, 0] * 50]), np.array([[0, 1] * 50])]
+    shorter = np.array([[1] * 30])
+    groups = paired_groups([pair[0], shorter, pair[1]], [np.zeros((1, 100)), np.zeros((1, 30)), np.zeros((1, 100))])
+    assert [weight for weight, _ in groups] == pytest.approx([2 / 3, 1 / 3])
+    # Neither the pair, whose examples make up for one another, nor the constant table has any spread.
+    assert bootstrap_interval(groups) == pytest.approx((2 / 3, 2 / 3))
+    drawn = bootstrap_interval(groups, exact=1)
+    assert drawn == pytest.approx((2 / 3, 2 / 3))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_is_widened_about_the_mean_as_students(seeds: int) -> None:
+    generator = np.random.default_rng(seeds)
+    groups = paired_groups(*([hits(generator, seeds, size, p) for size in (40, 30)] for p in (0.6, 0.5)))
+    mean_of_all = sum(weight * values.mean() for weight, values in groups)
+    plain, wide = bootstrap_interval(groups), student_interval(groups)
+    factor = math.sqrt(seeds / (seeds - 1)) * STUDENT[seeds - 1] / 1.96
+    expected = [mean_of_all + factor * (bound - mean_of_all) for bound in plain]
+    assert wide == pytest.approx(expected, rel=1e-3)
+    assert wide[0] < plain[0] < plain[1] < wide[1]
+
+
+def test_the_interval_of_one_seed_is_that_of_its_examples() -> None:
+    groups = [Group(1.0, np.array([[1.0, 0.0, -1.0, 1.0, 1.0]]))]
+    assert student_interval(groups) == bootstrap_interval(groups)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +176,7 @@ def test_smallest_p_is_reached() -> None:
     assert smallest_p(50) == permutation_p(np.ones(50)) == pytest.approx(1 / 10_001)
 
 
-@pytest.mark.parametrize("sizes", [(3, 3), (3, 2)])
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 2), (2, 3, 3)])
 def test_comparison_is_all_of_it_in_points(sizes: tuple[int, ...]) -> None:
     generator = np.random.default_rng(8)
     first, second = ([hits(generator, 3, size, p) for size in sizes] for p in (0.8, 0.4))
@@ -153,20 +187,21 @@ def test_comparison_is_all_of_it_in_points(sizes: tuple[int, ...]) -> None:
     ]
     assert found.mean == pytest.approx(100 * mean(by_seed))
     assert found.p_seeds == pytest.approx(every_swap(by_seed))
-    assert (found.smallest_p_seeds, found.seeds, found.languages) == (0.25, 3, 2)
-    parallel = len(set(sizes)) == 1
-    resamples = every_resample(plain_first, plain_second, parallel)
-    assert (found.low, found.high) == pytest.approx(tuple(100 * np.quantile(resamples, [0.025, 0.975])))
-    assert found.p_examples == pytest.approx(every_swap(example_units(plain_first, plain_second, parallel)))
+    assert (found.smallest_p_seeds, found.seeds, found.languages) == (0.25, 3, len(sizes))
+    resamples = every_resample(plain_first, plain_second)
+    factor = math.sqrt(3 / 2) * STUDENT[2] / 1.96
+    bounds = [found.mean + factor * (100 * bound - found.mean) for bound in np.quantile(resamples, [0.025, 0.975])]
+    assert (found.low, found.high) == pytest.approx(tuple(bounds), rel=1e-3)
+    assert found.p_examples == pytest.approx(every_swap(example_units(plain_first, plain_second)))
 
 
-def example_units(first: Sequence[Lists], second: Sequence[Lists], parallel: bool) -> list[float]:
+def example_units(first: Sequence[Lists], second: Sequence[Lists]) -> list[float]:
     """What each example adds to the mean difference."""
     units: dict[tuple[int, int], float] = {}
-    for language, (a, b) in enumerate(zip(first, second, strict=True)):
+    for a, b in zip(first, second, strict=True):
         for row_a, row_b in zip(a, b, strict=True):
             for example, (x, y) in enumerate(zip(row_a, row_b, strict=True)):
-                unit = (0 if parallel else language, example)
+                unit = (len(row_a), example)
                 units[unit] = units.get(unit, 0) + (x - y) / (len(first) * len(a) * len(row_a))
     return list(units.values())
 
@@ -206,7 +241,7 @@ def test_null_is_rejected_as_often_as_it_should_be() -> None:
         ease = generator.random((1, 60))
         first, second = ([(generator.random((3, 60)) < ease).astype(np.uint8)] for _ in range(2))
         groups = paired_groups(first, second)
-        by_p += permutation_p(groups[0].mean(axis=0)) < 0.05
+        by_p += permutation_p(groups[0].values.mean(axis=0)) < 0.05
         low, high = bootstrap_interval(groups, draws=400)
         by_interval += low > 0 or high < 0
     # Within four standard errors of 5 %; the interval also resamples seeds, which makes it wider here.
@@ -214,9 +249,47 @@ def test_null_is_rejected_as_often_as_it_should_be() -> None:
     assert by_interval / 300 < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)
 
 
+def test_null_of_parallel_tables_of_unequal_length_is_rejected_as_often_as_it_should_be() -> None:
+    """Ten translations of one table, one of them shorter: whether a method is right depends on the example alone."""
+    generator = np.random.default_rng(12)
+    by_p = by_interval = 0
+    for _ in range(150):
+        first, second = (
+            [table] * 9 + [table[:, :40]] for table in (hits(generator, 1, 60, 0.4), hits(generator, 1, 60, 0.4))
+        )
+        found = compare(first, second)
+        by_p += found.p_examples < 0.05
+        by_interval += found.excludes_zero
+    # The shorter table repeats examples of the others under another length, which nothing can tell: the variance found
+    # is 0.01375 / 0.01675 of the true one, so 7.6 % are expected; with a unit for every row it would be 45 %.
+    for rejected in (by_p, by_interval):
+        assert 0 < rejected / 150 < 0.076 + 4 * math.sqrt(0.076 * 0.924 / 150)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_null_with_an_effect_of_seeds_is_rejected_no_more_often_than_it_should_be(seeds: int) -> None:
+    """Two methods that are equal over training, with a deviation of 4 points over seeds, on 5,010 examples."""
+    generator = np.random.default_rng(seeds)
+    rejected = plain = 0
+    for _ in range(120):
+        first, second = generator.normal(0.4, 0.04, size=(2, seeds, 1))
+        arrays = [[(generator.random((seeds, 5010)) < chance).astype(np.uint8)] for chance in (first, second)]
+        groups = paired_groups(*arrays)
+        plain += excludes_zero(bootstrap_interval(groups, draws=100))
+        rejected += excludes_zero(student_interval(groups, draws=100))
+    bound = 0.05 + 4 * math.sqrt(0.05 * 0.95 / 120)
+    assert rejected / 120 < bound
+    # And the case is one that the uncorrected interval gets wrong.
+    assert plain / 120 > (bound if seeds < 5 else 0.05)
+
+
+def excludes_zero(interval: tuple[float, float]) -> bool:
+    return interval[0] > 0 or interval[1] < 0
+
+
 def test_a_true_difference_is_found() -> None:
     generator = np.random.default_rng(3)
-    found = compare([hits(generator, 3, 300, 0.6)], [hits(generator, 3, 300, 0.4)])
+    found = compare([hits(generator, 3, 1000, 0.6)], [hits(generator, 3, 1000, 0.4)])
     assert found.excludes_zero
     assert found.p_examples < 0.001
     assert found.low < found.mean < found.high

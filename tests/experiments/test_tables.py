@@ -77,15 +77,62 @@ def test_the_papers_numbers_stand_beside_ours() -> None:
     assert line(found, "Random 20 %", 4).cells[0].published is None
 
 
+def test_the_papers_numbers_stand_beside_a_ready_ticket_of_its_cut() -> None:
+    found = table([run({"ar": share(8)}, "ltp", ticket=ticket(0.2, name="english"))])
+    assert line(found, "LTP 20 % (english)").cells[0].published == 40.44
+    union = table([run({"ar": share(8)}, "ltp", ticket=ticket(0.2, "union", name="both"))])
+    assert line(union, "LTP 20 % (both)").cells[0].published is None
+
+
+@pytest.mark.parametrize(("layout", "setting"), [("table1", "zero-shot"), ("table3", "in-language")])
+def test_the_papers_numbers_do_not_stand_beside_another_task(layout: str, setting: str) -> None:
+    for task, known in (("xnli", True), ("mine", False)):
+        found = table([run({"hi": share(8)}, task=task, setting=setting, language="hi")], layout)
+        assert (line(found, "SP").cells[0].published is not None) == known
+        assert ("Published" in " ".join(found.caption)) == known
+
+
+def test_the_papers_numbers_do_not_stand_beside_varied_settings() -> None:
+    runs = [run({"ar": share(8)}, settings={"lr": lr}) for lr in (1.0, 2.0)]
+    found = table([*runs, run({"ar": share(8)}, "ft")])
+    assert [each.cells[0].published for each in found.blocks[0]] == [33.72, None, None]
+    precise = table([run({"ar": share(8)}, dtype=dtype) for dtype in ("float32", "bfloat16")])
+    assert [each.cells[0].published for each in precise.blocks[0]] == [38.88, 38.88]
+
+
 def test_the_papers_average_is_not_set_beside_one_of_other_languages() -> None:
     cells = line(table([run({"ar": share(8), "sw": share(8)})]), "SP").cells
     assert [cell.published for cell in cells] == [38.88, 37.11, None]
 
 
 def test_caption_names_the_backbone_unless_it_is_the_papers() -> None:
-    assert "these runs have some/backbone, so" in " ".join(table([run({"en": share(8)})]).caption)
-    paper = table([run({"en": share(8)}, backbone="FacebookAI/xlm-roberta-base")])
+    whole = {"en": share(8, 5010)}
+    assert "these runs have some/backbone, so" in " ".join(table([run(whole)]).caption)
+    paper = table([run(whole, backbone="FacebookAI/xlm-roberta-base")])
     assert "these runs" not in " ".join(paper.caption)
+
+
+@pytest.mark.parametrize(
+    ("examples", "note", "other"), [(5010, "", False), (5010, "a remark", True), (5009, "", True), (2490, "", True)]
+)
+def test_caption_says_when_the_test_rows_are_not_the_papers(examples: int, note: str, other: bool) -> None:
+    found = table([run({"en": share(8, examples)}, backbone="FacebookAI/xlm-roberta-base", note=note)])
+    text = "these runs have test rows other than the paper's, so the two cannot be compared."
+    assert (text in " ".join(found.caption)) == other
+
+
+def test_test_rows_of_languages_and_tasks_that_the_paper_lacks_say_nothing() -> None:
+    papers = {"backbone": "FacebookAI/xlm-roberta-base"}
+    runs = [
+        run({"en": share(8, 5010), "xx": share(8)}, **papers),
+        run({"en": share(8)}, task="mine", note="a remark", **papers),
+    ]
+    assert "these runs" not in " ".join(table(runs).caption)
+
+
+def test_caption_of_both_faults_is_one_sentence() -> None:
+    text = " ".join(table([run({"en": share(8)})]).caption)
+    assert "these runs have some/backbone and test rows other than the paper's, so the two cannot be compared." in text
 
 
 def test_other_languages_follow_those_of_the_paper() -> None:
@@ -151,7 +198,7 @@ def test_table_2_has_zero_shot_and_in_language_rows() -> None:
     found = table(americas(), "table2")
     assert found.head == ("Method", "Source", "Size")
     assert found.headings() == (*AMERICAS, "AVG")
-    (block,) = found.blocks
+    block, _ = found.blocks
     methods = ("SP", "LTP 20 %", "LTP 75 %")
     assert [found.head_of(each) for each in block] == [
         (method, source, "32") for source in ("MultiNLI", "AmericasNLI-dev") for method in methods
@@ -162,6 +209,38 @@ def test_table_2_has_zero_shot_and_in_language_rows() -> None:
     assert block[3].cells[-1].deviation == pytest.approx(np.std([45, 50], ddof=1))
     # One block: the best of the whole table, LTP 20 % having been made the best.
     assert [each.cells[0].rank for each in block] == [0, 0, 0, 0, 1, 2]
+
+
+def test_table_2_quotes_the_row_that_the_paper_quotes() -> None:
+    found = table(americas(), "table2")
+    (quoted,) = found.blocks[-1]
+    assert found.head_of(quoted) == ("FT", "MultiNLI", "390000")
+    assert [cell.published for cell in quoted.cells] == [
+        36.13, 39.65, 37.91, 39.47, 37.20, 42.59, 37.79, 37.24, 40.45, 36.36, 38.48
+    ]  # fmt: skip
+    assert {(cell.mean, cell.seeds, cell.rank) for cell in quoted.cells} == {(None, 0, 0)}
+    assert quoted.quoted
+    assert found.seeds_of(quoted) == "published"
+    assert "Lines marked published are the paper's alone, without runs here." in found.caption
+
+
+def test_nothing_is_quoted_beside_other_languages_or_beside_runs_of_the_row() -> None:
+    few = table(americas(AMERICAS[:-1]), "table2")
+    more = table([*americas(), run({"xx": share(8)}, task="americasnli")], "table2")
+    whole = {code: share(8) for code in AMERICAS}
+    own = table([run(whole, "ft", shots=390_000, task="americasnli")], "table2")
+    for found in (few, more, own, table(grid(examples=5, seeds=1))):
+        assert not any(each.quoted for block in found.blocks for each in block)
+        assert "marked published" not in " ".join(found.caption)
+    assert [cell.published for cell in own.blocks[0][0].cells][-1] == 38.48
+
+
+def test_caption_of_table_2_knows_the_papers_test_sets() -> None:
+    sizes = {**dict.fromkeys(AMERICAS, 750), "nah": 738, "oto": 748}
+    papers = {"backbone": "FacebookAI/xlm-roberta-base", "task": "americasnli"}
+    for given, other in ((sizes, False), ({**sizes, "oto": 750}, True)):
+        found = table([run({code: share(8, size) for code, size in given.items()}, **papers)], "table2")
+        assert ("test rows other than the paper's" in " ".join(found.caption)) == other
 
 
 def test_sizes_of_table_2_are_ranked_together() -> None:

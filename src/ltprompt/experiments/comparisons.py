@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,14 +30,18 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes 0 and the adjusted p over examples is below 0.05."""
-        return self.found is not None and self.found.excludes_zero and self.adjusted < LEVEL
+        """Whether there are several seeds, the interval excludes 0 and the adjusted p over examples is below 0.05."""
+        if self.found is None or self.found.seeds == 1:
+            return False
+        return self.found.excludes_zero and self.adjusted < LEVEL
 
     @property
     def verdict(self) -> str:
-        """The result in a word or two."""
+        """The result in a few words."""
         if self.found is None:
             return "no common seed"
+        if self.found.seeds == 1:
+            return "one seed: not tested over training"
         return "significant" if self.significant else "not significant"
 
     def cells(self) -> tuple[str, ...]:
@@ -49,8 +53,8 @@ class Comparison:
         return (
             *head,
             str(found.seeds),
-            f"{found.mean:+.2f}",
-            f"{found.low:+.2f} to {found.high:+.2f}",
+            _signed(found.mean),
+            f"{_signed(found.low)} to {_signed(found.high)}",
             f"{self.adjusted:.4f}",
             f"{found.p_seeds:.4f} (at least {found.smallest_p_seeds:.4f})",
             self.verdict,
@@ -62,10 +66,9 @@ class Comparison:
         if self.found is None:
             return f"{head} and {self.against} share no seed with all their languages, so they are not compared."
         found = self.found
-        side = "above" if found.mean >= 0 else "below"
         text = (
-            f"{head} is {abs(found.mean):.2f} points {side} {self.against}, {self.verdict} "
-            f"(95 % interval {found.low:+.2f} to {found.high:+.2f}, adjusted p {self.adjusted:.4f}, "
+            f"{head} {_relation(found.mean)} {self.against}, {self.verdict} "
+            f"(95 % interval {_signed(found.low)} to {_signed(found.high)}, adjusted p {self.adjusted:.4f}, "
             f"{_count(found.seeds, 'seed')}, {_count(found.languages, 'language')})."
         )
         if found.seeds > 1:
@@ -93,10 +96,12 @@ def explanation(comparisons: Sequence[Comparison]) -> str:
     tests = sum(comparison.found is not None for comparison in comparisons)
     return (
         "Differences in points of accuracy over the seeds and languages that both rows have, paired by seed and "
-        f"example. Interval: bootstrap over seeds and examples ({DRAWS:,} draws, or all where they are few), not "
-        "adjusted. p examples: permutation over examples, adjusted by Holm's method for the "
-        f"{_count(tests, 'comparison')} of this table. p seeds: permutation over seeds, not adjusted; in brackets the "
-        "smallest that so many seeds can give. Significant: the interval excludes 0 and the adjusted p is below 0.05."
+        f"example. Interval: bootstrap over seeds and examples ({DRAWS:,} draws, or all where they are few), widened "
+        "by Student's correction for few seeds, not adjusted; of one seed over examples only. p examples: permutation "
+        f"over examples, adjusted by Holm's method for the {_count(tests, 'comparison')} of this table. p seeds: "
+        "permutation over seeds, not adjusted; in brackets the smallest that so many seeds can give. Significant: more "
+        "than one seed, the interval excludes 0 and the adjusted p is below 0.05. All seeds train on one fixed draw of "
+        "shots, whose choice is not covered either."
     )
 
 
@@ -110,7 +115,8 @@ def _opponents(row: Row, rows: Sequence[Row], languages: Sequence[str]) -> dict[
     if not is_lottery(row.spec):
         return {}
     block = {index: other for index, other in enumerate(rows) if _place(other) == _place(row)}
-    parts = {index: "" for index, other in block.items() if other.spec.method == "sp" or _like(row, other)}
+    controls = _controls(row, block)
+    parts = {index: "" for index, other in block.items() if other.spec.method == "sp" or index in controls}
     means = {index: other.accuracies(languages) for index, other in block.items() if other.spec.method != "ltp"}
     baselines = {index: float(np.mean(values)) for index, values in means.items() if values}
     if baselines:
@@ -118,13 +124,24 @@ def _opponents(row: Row, rows: Sequence[Row], languages: Sequence[str]) -> dict[
     return parts
 
 
+def _controls(row: Row, block: Mapping[int, Row]) -> list[int]:
+    """Return the indices of the random tickets like a row's; those of its strategy alone where there are such."""
+    alike = [index for index, other in block.items() if _like(row, other)]
+    return [index for index in alike if _strategy(block[index]) == _strategy(row)] or alike
+
+
+def _strategy(row: Row) -> str | None:
+    return row.spec.ticket.strategy if row.spec.ticket else None
+
+
 def _like(row: Row, other: Row) -> bool:
-    """Whether another row has a random ticket of as many entries from the same parameters."""
+    """Whether another row has a random ticket of as many entries from the same parameters, in the same scope."""
     mine, theirs = row.spec.ticket, other.spec.ticket
     if mine is None or theirs is None or not is_control(other.spec) or theirs.select != "random":
         return False
     frozen = [ticket.strategy == "frozen-embeddings" for ticket in (mine, theirs)]
-    return (mine.ratio, mine.layers) == (theirs.ratio, theirs.layers) and frozen[0] == frozen[1]
+    cuts = [(ticket.ratio, ticket.layers, ticket.scope) for ticket in (mine, theirs)]
+    return cuts[0] == cuts[1] and frozen[0] == frozen[1]
 
 
 def _difference(row: Row, other: Row) -> Difference | None:
@@ -147,6 +164,18 @@ def _place(row: Row) -> tuple[str, str, int, str]:
 def _block(row: Row, several: bool) -> str:
     shots = _count(row.spec.shots, "shot")
     return f"{row.spec.source}, {row.spec.setting}, {shots}" if several else shots
+
+
+def _relation(points: float) -> str:
+    """Return how a row stands to another, such as ``is 1.20 points above``; differences that show as 0.00 are none."""
+    shown = f"{abs(points):.2f}"
+    if float(shown) == 0:
+        return "equals"
+    return f"is {shown} points {'above' if points > 0 else 'below'}"
+
+
+def _signed(points: float) -> str:
+    return f"{points:+z.2f}"
 
 
 def _count(number: int, what: str) -> str:

@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line or a set of bars. rows: the table rows that its points are the means of, none for tickets."""
+    """A line or a set of bars. rows: the table rows that its points are the means of; none for the bars of a ticket."""
 
     label: str
     points: tuple[Point, ...]
@@ -111,7 +111,9 @@ def _strategies(means: Sequence[_Mean], seeds: int) -> Chart:
         x_label="shots (examples a class)",
         y_label="mean accuracy over languages (%)",
         curves=_curves(
-            chosen, lambda each: _joined(_cut(each.ticket), each.row.variant), lambda each: each.row.spec.shots
+            chosen,
+            lambda each: _joined(each.ticket.name or _cut(each.ticket), each.row.variant),
+            lambda each: each.row.spec.shots,
         ),
         log=True,
     )

@@ -24,12 +24,14 @@ _PER_RUN = frozenset({"seed", "language"})
 class Row:
     """Runs that differ in nothing but the seed and, in-language, the language.
 
-    name: method and ticket. variant: in what the row differs from others of that name, such as ``lr 0.0002``. spec: of
-    one of the runs, for what they share. results: (seed, language) -> result. tests: language -> digest of its rows.
+    name: method and ticket. variant: in what the row differs from others of that name, such as ``lr 0.0002``. tuned:
+    whether a setting of training is part of that. spec: of one of the runs, for what they share. results: (seed,
+    language) -> result. tests: language -> digest of its rows.
     """
 
     name: str
     variant: str
+    tuned: bool
     spec: RunSpec
     results: Mapping[tuple[int, str], LanguageResult]
     tests: Mapping[str, str]
@@ -76,15 +78,20 @@ def group_rows(runs: Sequence[RunRecord], *, by_source: bool = False) -> tuple[R
     Runs that would share a row but differ in a setting, the backbone or the data make separate rows, each with what
     differs in its label. by_source: the table shows the source of the training data, so that labels need not.
     """
-    families = _by(runs, lambda run: (*_family(run.spec), run.spec.source if by_source else ""))
+    # A ready ticket keeps its row under another name: all of its runs go by one.
+    tickets = [run.spec.ticket for run in runs if run.spec.ticket is not None]
+    names = dict(sorted(((ticket.sha256, ticket.name) for ticket in tickets), reverse=True))
+    families = _by(runs, lambda run: (*_family(run.spec, names), run.spec.source if by_source else ""))
     rows = [row for family in families.values() for row in _family_rows(family)]
     return tuple(sorted(rows, key=lambda row: (row.spec.shots, place(row.spec), row.label, row.spec.source)))
 
 
-def _family(spec: RunSpec) -> tuple[Hashable, ...]:
+def _family(spec: RunSpec, names: Mapping[str, str]) -> tuple[Hashable, ...]:
     ticket = spec.ticket
-    cut = (ticket.select, ticket.strategy, ticket.ratio, ticket.scope, ticket.layers) if ticket else ()
-    return spec.setting, spec.method, cut
+    if ticket is None:
+        return spec.setting, spec.method
+    cut = (ticket.select, ticket.strategy, ticket.ratio, ticket.scope, ticket.layers)
+    return spec.setting, spec.method, cut, names[ticket.sha256]
 
 
 def _family_rows(runs: Sequence[RunRecord]) -> Iterator[Row]:
@@ -95,15 +102,16 @@ def _family_rows(runs: Sequence[RunRecord]) -> Iterator[Row]:
     varying = sorted({name for block in blocks for name in _varying([facts for _, facts in block])})
     for block in blocks:
         for group in _by(block, lambda pair: canonical_json(pair[1])).values():
-            yield _row([run for run, _ in group], _variant(group[0][1], varying))
+            yield _row([run for run, _ in group], group[0][1], varying)
 
 
-def _row(runs: Sequence[RunRecord], variant: str) -> Row:
+def _row(runs: Sequence[RunRecord], facts: Facts, varying: Sequence[str]) -> Row:
     spec = min((run.spec for run in runs), key=lambda spec: spec.id)
     pairs = [(run, language, result) for run in runs for language, result in evaluated(run).items()]
     return Row(
         name=method_label(spec),
-        variant=variant,
+        variant=_variant(facts, varying),
+        tuned=not _flat(spec.settings).keys().isdisjoint(varying),
         spec=spec,
         results={(run.spec.seed, language): result for run, language, result in pairs},
         tests={language: run.spec.tests[language].sha256 for run, language, _ in pairs},

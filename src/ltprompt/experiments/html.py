@@ -113,7 +113,7 @@ def _head_classes(table: Table) -> list[str]:
 def _cell(table: Table, line: Line, cell: Cell) -> str:
     paper = "" if cell.published is None else f' <small class="paper">{cell.published:.{DECIMALS}f}</small>'
     if cell.mean is None:
-        return f'<td data-value="">–{paper}</td>'
+        return f'<td data-value="">{"" if line.quoted else "–"}{paper}</td>'
     start, end = _MARKS[cell.rank]
     spread = "" if cell.deviation is None else f" <small>± {cell.deviation:.{DECIMALS}f}</small>"
     partial = table.partial(cell, line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ltprompt.experiments.records import RunSpec, TicketSpec
+from ltprompt.ticket import COMBINATIONS
 
 BASELINES = ("ft", "dp", "sp", "mp")
 CONTROLS = ("random", "magnitude", "gradient", "fisher")
@@ -18,8 +19,8 @@ _OTHERS = tuple(name for name in _NAMES if name not in (*BASELINES, "ltp"))
 
 
 def is_lottery(spec: RunSpec) -> bool:
-    """Whether a run trains a winning ticket: the entries that moved most in stage 1."""
-    return spec.method == "ltp" and spec.ticket is not None and spec.ticket.select == "delta"
+    """Whether a run trains a winning ticket: the entries that moved most in stage 1, or such tickets combined."""
+    return spec.method == "ltp" and spec.ticket is not None and spec.ticket.select in ("delta", *COMBINATIONS)
 
 
 def is_control(spec: RunSpec) -> bool:
@@ -28,20 +29,23 @@ def is_control(spec: RunSpec) -> bool:
 
 
 def method_label(spec: RunSpec) -> str:
-    """Return a method and its ticket as tables call them, such as ``LTP 20 %`` or ``Random 20 % (middle)``."""
-    name = _NAMES.get(spec.method, spec.method)
-    if spec.ticket is None:
-        return name
-    if is_control(spec):
-        name = spec.ticket.select.capitalize()
-    special = cut_label(spec.ticket)
-    return f"{name} {percent(spec.ticket.ratio)}" + (f" ({special})" if special else "")
+    """Return a method and its ticket as tables call them, such as ``LTP 20 %`` or ``Random 20 % (middle)``.
+
+    A ready ticket stands there by its name, such as ``LTP 20 % (english)``.
+    """
+    return _label(spec, spec.ticket.name or cut_label(spec.ticket)) if spec.ticket else _label(spec, "")
+
+
+def cut_method_label(spec: RunSpec) -> str:
+    """Return a method and its ticket by how it is cut, whether it was ready or not."""
+    return _label(spec, cut_label(spec.ticket) if spec.ticket else "")
 
 
 def cut_label(ticket: TicketSpec) -> str:
     """Return how a ticket is cut where that is not the paper's way: decoupled, across all layers; else nothing."""
     layers = "" if ticket.layers == "all" else ticket.layers
     parts = (
+        ticket.select if ticket.select in COMBINATIONS else "",
         "" if ticket.strategy == "decoupled" else ticket.strategy,
         f"layers {layers}" if layers[:1].isdigit() else layers,
         "" if ticket.scope == "global" else f"scope {ticket.scope}",
@@ -51,7 +55,7 @@ def cut_label(ticket: TicketSpec) -> str:
 
 def percent(ratio: float) -> str:
     """Return a share as a percentage, such as ``20 %`` or ``7.5 %``."""
-    return f"{100 * ratio:.10g} %"
+    return f"{100 * ratio:.4g} %"
 
 
 def place(spec: RunSpec) -> tuple[int, int, str, float, str]:
@@ -65,6 +69,15 @@ def place(spec: RunSpec) -> tuple[int, int, str, float, str]:
         select = spec.ticket.select if spec.ticket else ""
         return 2, _rank(select, CONTROLS), select, *cut
     return 3, _rank(spec.method, _OTHERS), spec.method, *cut
+
+
+def _label(spec: RunSpec, special: str) -> str:
+    name = _NAMES.get(spec.method, spec.method)
+    if spec.ticket is None:
+        return name
+    if is_control(spec):
+        name = spec.ticket.select.capitalize()
+    return f"{name} {percent(spec.ticket.ratio)}" + (f" ({special})" if special else "")
 
 
 def _rank(name: str, known: tuple[str, ...]) -> int:

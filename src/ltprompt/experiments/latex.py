@@ -66,14 +66,17 @@ def _table(table: Table) -> str:
 
 
 def _line(table: Table, line: Line) -> list[str]:
-    """Return a line and, where the paper has numbers, a second one with them."""
+    """Return a line and, where the paper has numbers, a second one with them; of a quoted line these alone."""
     head = [escape(text) for text in table.head_of(line)]
     method = table.head.index("Method")
     head[method] += _notes(line.notes)
-    rows = [_cells([*head, *(_cell(table, line, cell) for cell in line.cells), escape(table.seeds_of(line))])]
-    if any(cell.published is not None for cell in line.cells):
+    seeds = escape(table.seeds_of(line))
+    paper = ["" if cell.published is None else rf"\textit{{{_digits(cell.published)}}}" for cell in line.cells]
+    if line.quoted:
+        return [_cells([*head, *paper, seeds])]
+    rows = [_cells([*head, *(_cell(table, line, cell) for cell in line.cells), seeds])]
+    if any(paper):
         names = [r"\quad\textit{published}" if at == method else "" for at in range(len(head))]
-        paper = ["" if cell.published is None else rf"\textit{{{_digits(cell.published)}}}" for cell in line.cells]
         rows.append(_cells([*names, *paper, ""]))
     return rows
 

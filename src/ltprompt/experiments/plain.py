@@ -65,7 +65,7 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequen
 def _row(found: Table, line: Line) -> list[str]:
     few = len(found.columns) <= _FEW_COLUMNS
     cells = [
-        _cell(cell, found, line, whole=few or column == AVERAGE)
+        _cell(cell, found, line, whole=few or line.quoted or column == AVERAGE)
         for column, cell in zip(found.columns, line.cells, strict=True)
     ]
     head = list(found.head_of(line))
@@ -76,7 +76,7 @@ def _row(found: Table, line: Line) -> list[str]:
 def _cell(cell: Cell, found: Table, line: Line, *, whole: bool) -> str:
     paper = f" ({cell.published:.{DECIMALS}f})" if whole and cell.published is not None else ""
     if cell.mean is None:
-        return f"-{paper}"
+        return paper.lstrip() if line.quoted else f"-{paper}"
     partial = f" {cell.seeds}/{found.seeds}" if found.partial(cell, line) else ""
     shown = _number(cell.mean, cell.deviation if whole else None, _MARKS[cell.rank])
     return f"{shown}{_notes(cell.notes)}{partial}{paper}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -27,6 +28,37 @@ def published(layout: str, *, method: str, shots: int, source: str | None = None
         if (row["method"], row["shots"], row.get("source", source)) == (method, shots, source):
             return dict(zip(table["columns"], row["accuracy"], strict=True))
     return {}
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A row that the paper has from elsewhere. accuracy: language (and ``AVG``) -> accuracy in %."""
+
+    method: str
+    shots: int
+    source: str
+    accuracy: dict[str, float]
+
+
+def quoted(layout: str) -> tuple[Quoted, ...]:
+    """Return the rows of a table that the paper quotes from others' work, in its order."""
+    table = _tables()[layout]
+    return tuple(
+        Quoted(row["method"], row["shots"], row["source"], dict(zip(table["columns"], row["accuracy"], strict=True)))
+        for row in table["rows"]
+        if row.get("quoted", False)
+    )
+
+
+def paper_task(layout: str) -> str:
+    """Return the name of the task that a table's numbers are of."""
+    return str(_tables()[layout]["task"])
+
+
+def paper_examples(layout: str, language: str) -> int:
+    """Return how many examples the paper tests on in one of a table's languages."""
+    examples = _tables()[layout]["examples"]
+    return int(examples[language] if isinstance(examples, dict) else examples)
 
 
 @cache

@@ -15,8 +15,8 @@ from ltprompt.experiments.latex import latex_page
 from ltprompt.experiments.plain import show_chart, show_comparisons, show_table
 from ltprompt.experiments.records import Results
 from ltprompt.experiments.tables import TABLES, Table, build_table, table_languages, table_rows
-from ltprompt.experiments.tidy import tidy_csv
-from ltprompt.files import REPORT_CSV, REPORT_HTML, REPORT_LATEX, atomic_path, write_text
+from ltprompt.experiments.tidy import comparisons_csv, tidy_csv
+from ltprompt.files import REPORT_COMPARISONS, REPORT_CSV, REPORT_HTML, REPORT_LATEX, atomic_path, write_text
 
 LAYOUTS = {**TABLES, **FIGURES}
 _NOTHING = "No finished run or ticket of the grid belongs here yet."
@@ -36,20 +36,26 @@ def write_report(
 ) -> str:
     """Write a report's files and return its text for a terminal. Equal results give equal bytes.
 
-    out: folder of the figures (PNG and PDF each) and, where no other place is given, of ``report.html``, ``report.tex``
-    and ``report.csv``. The layouts of `results` say what is made; where it names none, all that its runs and tickets
-    allow.
+    out: folder of the figures (PNG and PDF each), of ``comparisons.csv`` and, where no other place is given, of
+    ``report.html``, ``report.tex`` and ``report.csv``. The layouts of `results` say what is made; where it names none,
+    all that its runs and tickets allow.
 
     Raises `InputError` for an unknown layout, `OutputError` where a file cannot be written.
     """
     content = _content(results)
     pictures = {(chart.layout, form): draw_chart(chart, form) for chart in content.charts for form in FORMS}
     tables = [table for table, _ in content.tables]
-    places = {"html": html or out / REPORT_HTML, "latex": latex or out / REPORT_LATEX, "csv": csv or out / REPORT_CSV}
+    places = {
+        "html": html or out / REPORT_HTML,
+        "latex": latex or out / REPORT_LATEX,
+        "csv": csv or out / REPORT_CSV,
+        "comparisons": out / REPORT_COMPARISONS,
+    }
     texts = {
         "html": _page(results, content, {layout: data for (layout, form), data in pictures.items() if form == "png"}),
         "latex": latex_page(results.name, content.tables),
         "csv": tidy_csv(tables, content.charts),
+        "comparisons": comparisons_csv(content.tables),
     }
     for (layout, form), data in pictures.items():
         with atomic_path(out / f"{layout}.{form}") as temporary:

@@ -1,7 +1,7 @@
 """Paired statistics of two methods on the same examples and seeds; pure functions on arrays of hits (0 or 1).
 
 Hits come as one [seeds, examples] array a language. Tables of equal length are taken for translations of one another:
-the examples with one index then are one unit in all languages. Otherwise every example is a unit of its own.
+the examples with one index then are one unit in all of these languages. Another length has units of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +22,23 @@ EXACT = 10_000
 _CHUNK = 2**21
 
 
+class Group(NamedTuple):
+    """Languages whose examples are resampled together.
+
+    weight: their share of all languages. values: mean over them of the differences of hits, [seeds, examples].
+    """
+
+    weight: float
+    values: np.ndarray
+
+
 @dataclass(frozen=True)
 class Difference:
     """How far the first of two methods lies above the second, in points of accuracy (0 to 100).
 
-    mean: over seeds, languages and examples. low, high: bootstrap 95 % interval. p_examples, p_seeds: two-sided
-    permutation tests. smallest_p_seeds: the smallest p that this number of seeds can give. seeds, languages: counts.
+    mean: over seeds, languages and examples. low, high: 95 % interval, as `student_interval` gives it. p_examples,
+    p_seeds: two-sided permutation tests. smallest_p_seeds: the smallest p that this number of seeds can give. seeds,
+    languages: counts.
     """
 
     mean: float
@@ -57,8 +68,8 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Differ
     that do not pair or hold nothing.
     """
     groups = paired_groups(first, second)
-    low, high = bootstrap_interval(groups)
-    seeds = np.mean([group.mean(axis=1) for group in groups], axis=0)
+    low, high = student_interval(groups)
+    seeds = _by_seed(groups)
     return Difference(
         mean=100 * float(seeds.mean()),
         low=100 * low,
@@ -71,29 +82,49 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Differ
     )
 
 
-def paired_groups(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the differences of hits as [seeds, examples] arrays, one a group of examples that are resampled together.
+def paired_groups(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[Group]:
+    """Return the differences of hits, one group for each length of the languages' tables.
 
-    Tables of equal length give one group, the mean over languages; others a group a language. The difference of mean
-    accuracy is the mean over groups of their means. Raises `ValueError` for arrays that do not pair or hold nothing.
+    The difference of mean accuracy is the sum over groups of weight times mean. Raises `ValueError` for arrays that do
+    not pair or hold nothing.
     """
     shapes = [array.shape for array in first]
     if shapes != [array.shape for array in second] or len({seeds for seeds, _ in shapes}) != 1 or 0 in sum(shapes, ()):
         raise ValueError(f"hits must pair, with equally many seeds in all languages; got {shapes}")
-    differences = [a.astype(float) - b.astype(float) for a, b in zip(first, second, strict=True)]
-    if len({examples for _, examples in shapes}) == 1:
-        return [np.mean(differences, axis=0)]
-    return differences
+    by_length: dict[int, list[np.ndarray]] = {}
+    for a, b in zip(first, second, strict=True):
+        by_length.setdefault(a.shape[1], []).append(a.astype(float) - b.astype(float))
+    return [Group(len(alike) / len(first), np.mean(alike, axis=0)) for alike in by_length.values()]
 
 
-def bootstrap_interval(groups: Sequence[np.ndarray], *, draws: int = DRAWS, exact: int = EXACT) -> tuple[float, float]:
+def student_interval(groups: Sequence[Group], *, draws: int = DRAWS, exact: int = EXACT) -> tuple[float, float]:
+    """Return `bootstrap_interval` widened about the mean by Student's correction for the number S of seeds.
+
+    Resampling a handful of seeds shows too little spread: that of their mean is short by sqrt((S - 1) / S), and 1.96
+    deviations of it hold 95 % only for many seeds. The bounds are moved away from the mean by both factors, the second
+    with the t distribution of S - 1 degrees of freedom. A single seed has no spread: its interval is left as it is.
+    """
+    # imported here: naming the layouts of a grid should not wait for scipy
+    from scipy.stats import norm, t  # type: ignore[import-untyped]
+
+    low, high = bootstrap_interval(groups, draws=draws, exact=exact)
+    by_seed = _by_seed(groups)
+    seeds, mean = len(by_seed), float(by_seed.mean())
+    if seeds == 1:
+        return low, high
+    tail = 1 - LEVEL / 2
+    factor = math.sqrt(seeds / (seeds - 1)) * float(t.ppf(tail, seeds - 1) / norm.ppf(tail))
+    return mean + factor * (low - mean), mean + factor * (high - mean)
+
+
+def bootstrap_interval(groups: Sequence[Group], *, draws: int = DRAWS, exact: int = EXACT) -> tuple[float, float]:
     """Return the percentile interval (95 %) of the mean of `groups`, resampling seeds and examples with replacement.
 
     groups: as `paired_groups` gives them. A resample takes its seeds for all groups and its examples for each group.
     All resamples are enumerated where there are at most `exact`, else `draws` are drawn with a fixed seed. A single
-    seed is in every resample: the interval then covers the choice of examples only.
+    seed is in every resample: the interval then covers the choice of examples only. Over a few seeds it is too narrow.
     """
-    sizes = [len(groups[0]), *(group.shape[1] for group in groups)]
+    sizes = [len(groups[0].values), *(group.values.shape[1] for group in groups)]
     few = sum(size * math.log(size) for size in sizes) <= math.log(exact) + 1e-9
     means = _every_mean(groups) if few else _drawn_means(groups, draws)
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
@@ -110,8 +141,7 @@ def permutation_p(differences: np.ndarray) -> float:
         return 1.0
     if 2**moved.size > DRAWS:
         return _drawn_permutation_p(moved)
-    # imported here: naming the layouts of a grid should not wait for scipy
-    from scipy.stats import permutation_test  # type: ignore[import-untyped]
+    from scipy.stats import permutation_test
 
     found = permutation_test((moved,), _rounded_sum, permutation_type="samples", vectorized=True, n_resamples=DRAWS)
     return float(found.pvalue)
@@ -132,10 +162,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _example_units(groups: Sequence[np.ndarray]) -> np.ndarray:
+def _by_seed(groups: Sequence[Group]) -> np.ndarray:
+    """Return the mean difference [seeds] over languages and examples."""
+    return np.asarray(sum(group.weight * group.values.mean(axis=1) for group in groups))
+
+
+def _example_units(groups: Sequence[Group]) -> np.ndarray:
     """Return what each example adds to the mean, times the number of examples."""
-    total = sum(group.shape[1] for group in groups)
-    return np.concatenate([group.mean(axis=0) * (total / (len(groups) * group.shape[1])) for group in groups])
+    total = sum(group.values.shape[1] for group in groups)
+    return np.concatenate([values.mean(axis=0) * (weight * total / values.shape[1]) for weight, values in groups])
 
 
 def _rounded_sum(values: np.ndarray, axis: int = -1) -> Any:
@@ -155,13 +190,13 @@ def _drawn_permutation_p(differences: np.ndarray) -> float:
     return (1 + int(extreme.sum())) / (DRAWS + 1)
 
 
-def _every_mean(groups: Sequence[np.ndarray]) -> np.ndarray:
-    seeds = _every_count(len(groups[0]))
+def _every_mean(groups: Sequence[Group]) -> np.ndarray:
+    seeds = _every_count(len(groups[0].values))
     totals = np.zeros((len(seeds), 1))
-    for group in groups:
-        means = seeds @ group @ _every_count(group.shape[1]).T / group.size
+    for weight, values in groups:
+        means = weight * (seeds @ values @ _every_count(values.shape[1]).T) / values.size
         totals = (totals[:, :, None] + means[:, None, :]).reshape(len(seeds), -1)
-    return totals.ravel() / len(groups)
+    return totals.ravel()
 
 
 def _every_count(size: int) -> np.ndarray:
@@ -169,19 +204,19 @@ def _every_count(size: int) -> np.ndarray:
     return np.array([np.bincount(draw, minlength=size) for draw in itertools.product(range(size), repeat=size)])
 
 
-def _drawn_means(groups: Sequence[np.ndarray], draws: int) -> np.ndarray:
+def _drawn_means(groups: Sequence[Group], draws: int) -> np.ndarray:
     generator = np.random.default_rng(0)
-    seeds = _drawn_counts(generator, draws, len(groups[0]))
-    means = [np.sum(seeds * _resampled(generator, group, draws), axis=1) / len(group) for group in groups]
-    return np.asarray(np.mean(means, axis=0))
+    seeds = _drawn_counts(generator, draws, len(groups[0].values))
+    means = [weight * np.mean(seeds * _resampled(generator, values, draws), axis=1) for weight, values in groups]
+    return np.asarray(np.sum(means, axis=0))
 
 
-def _resampled(generator: np.random.Generator, group: np.ndarray, draws: int) -> np.ndarray:
-    """Return the means [draws, seeds] of a group over resampled examples."""
-    examples = group.shape[1]
+def _resampled(generator: np.random.Generator, values: np.ndarray, draws: int) -> np.ndarray:
+    """Return the means [draws, seeds] of a group's values over resampled examples."""
+    examples = values.shape[1]
     chunk = max(1, _CHUNK // examples)
     sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
-    return np.concatenate([_drawn_counts(generator, size, examples) @ group.T / examples for size in sizes])
+    return np.concatenate([_drawn_counts(generator, size, examples) @ values.T / examples for size in sizes])
 
 
 def _drawn_counts(generator: np.random.Generator, draws: int, size: int) -> np.ndarray:

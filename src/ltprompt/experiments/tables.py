@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ltprompt.experiments.grouping import Row, group_rows
-from ltprompt.experiments.labels import place
-from ltprompt.experiments.published import AVERAGE, BACKBONE, languages, published
+from ltprompt.experiments.labels import cut_method_label, place
+from ltprompt.experiments.published import (
+    AVERAGE,
+    BACKBONE,
+    Quoted,
+    languages,
+    paper_examples,
+    paper_task,
+    published,
+    quoted,
+)
 from ltprompt.experiments.records import RunRecord
 from ltprompt.experiments.statistics import mean_and_deviation
 
@@ -38,7 +47,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table. seeds: how many have all languages. notes: those of all its cells, which then have none."""
+    """A row of a table.
+
+    seeds: how many have all languages. notes: those of all its cells, which then have none. quoted: whether the line is
+    the paper's alone, without runs here.
+    """
 
     label: str
     shots: int
@@ -46,6 +59,7 @@ class Line:
     seeds: int
     cells: tuple[Cell, ...]
     notes: tuple[int, ...] = ()
+    quoted: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ class Table:
     """A table to be shown.
 
     head: what stands before the languages. columns: languages, and ``AVG`` last where the layout has it. seeds: how
-    many seeds the runs of the table have. blocks: lines whose numbers are ranked together. notes: footnotes.
+    many seeds the runs of the table have. blocks: lines whose numbers are ranked together, and last, where there are
+    any, those that the paper alone has. notes: footnotes.
     """
 
     layout: str
@@ -75,7 +90,9 @@ class Table:
         return tuple(cells[name] for name in self.head)
 
     def seeds_of(self, line: Line) -> str:
-        """Return how many seeds a line's average takes."""
+        """Return how many seeds a line's average takes, or that it is published."""
+        if line.quoted:
+            return "published"
         return str(line.seeds) if line.seeds == self.seeds else f"{line.seeds} of {self.seeds} seeds"
 
     def partial(self, cell: Cell, line: Line) -> str:
@@ -107,17 +124,22 @@ def build_table(rows: Sequence[Row], layout: str) -> Table:
     """Return a table of at least one row, as `table_rows` gives them."""
     codes = table_languages(rows, layout)
     notes = tuple(sorted({result.note for row in rows for result in row.results.values() if result.note}))
-    blocks: dict[int, list[Line]] = {}
+    by_block: dict[int, list[Line]] = {}
     for row in rows:
-        blocks.setdefault(0 if layout == "table2" else row.spec.shots, []).append(_line(row, layout, codes, notes))
+        by_block.setdefault(0 if layout == "table2" else row.spec.shots, []).append(_line(row, layout, codes, notes))
+    blocks = [_ranked(lines) for lines in by_block.values()]
+    columns = codes if layout == "table3" else (*codes, AVERAGE)
+    alone = _quoted_lines(rows, layout, columns)
+    if alone:
+        blocks.append(alone)
     return Table(
         layout=layout,
         title=TABLES[layout],
-        caption=_caption(rows, layout),
+        caption=_caption(rows, layout, blocks),
         head=("Method", "Source", "Size") if layout == "table2" else ("Shots", "Method"),
-        columns=codes if layout == "table3" else (*codes, AVERAGE),
+        columns=columns,
         seeds=len({seed for row in rows for seed, _ in row.results}),
-        blocks=tuple(_ranked(lines) for lines in blocks.values()),
+        blocks=tuple(blocks),
         notes=notes,
     )
 
@@ -127,8 +149,7 @@ def _americas_order(row: Row) -> tuple[object, ...]:
 
 
 def _line(row: Row, layout: str, codes: tuple[str, ...], notes: tuple[str, ...]) -> Line:
-    source = row.spec.source if layout == "table2" else None
-    paper = published(layout, method=row.name, shots=row.spec.shots, source=source)
+    paper = _paper_numbers(row, layout)
     cells = [_cell(row.accuracies([code]), paper.get(code), _notes(row, code, notes)) for code in codes]
     common = {cell.notes for cell in cells if cell.mean is not None}
     shared = common.pop() if len(common) == 1 else ()
@@ -139,6 +160,29 @@ def _line(row: Row, layout: str, codes: tuple[str, ...], notes: tuple[str, ...])
         average = paper.get(AVERAGE) if set(codes) == set(languages(layout)) else None
         cells.append(_cell(row.accuracies(codes), average, ()))
     return Line(row.label, row.spec.shots, row.spec.source, len(row.seeds(codes)), tuple(cells), shared)
+
+
+def _paper_numbers(row: Row, layout: str) -> dict[str, float]:
+    """Return the paper's numbers of a row; none for another task or for settings that were varied."""
+    if row.tuned or row.spec.task != paper_task(layout):
+        return {}
+    source = row.spec.source if layout == "table2" else None
+    return published(layout, method=cut_method_label(row.spec), shots=row.spec.shots, source=source)
+
+
+def _quoted_lines(rows: Sequence[Row], layout: str, columns: Sequence[str]) -> tuple[Line, ...]:
+    """Return the rows that the paper quotes and that no run is of, where the table has the paper's languages."""
+    if {*columns, AVERAGE} != {*languages(layout), AVERAGE}:
+        return ()
+    own = {(cut_method_label(row.spec), row.spec.shots, row.spec.source) for row in rows}
+    return tuple(
+        _quoted_line(each, columns) for each in quoted(layout) if (each.method, each.shots, each.source) not in own
+    )
+
+
+def _quoted_line(found: Quoted, columns: Sequence[str]) -> Line:
+    cells = tuple(Cell(None, None, 0, found.accuracy[column]) for column in columns)
+    return Line(found.method, found.shots, found.source, 0, cells, quoted=True)
 
 
 def _cell(values: Sequence[float], paper: float | None, notes: tuple[int, ...]) -> Cell:
@@ -170,15 +214,36 @@ def _ranks(means: Sequence[float | None]) -> list[int]:
     return [best.index(mean) + 1 if mean in best else 0 for mean in shown]
 
 
-def _caption(rows: Sequence[Row], layout: str) -> tuple[str, ...]:
+def _caption(rows: Sequence[Row], layout: str, blocks: Sequence[Sequence[Line]]) -> tuple[str, ...]:
     block = "the table" if layout == "table2" else "the same shots"
     average = "; AVG takes the seeds that have all languages, which Seeds counts" if layout != "table3" else ""
-    backbones = sorted({row.spec.backbone for row in rows})
-    paper = "Published numbers are the paper's, for XLM-R-base"
-    if any(name.rpartition("/")[2].lower() != BACKBONE for name in backbones):
-        paper += f"; these runs have {', '.join(backbones)}, so the two cannot be compared"
+    lines = [line for lines in blocks for line in lines]
+    shown = any(cell.published is not None for line in lines for cell in line.cells)
     return (
         f"Accuracy in %: mean over seeds ± sample standard deviation over seeds (none for one seed){average}.",
         f"Marked: the best of {block} and the second best; equal numbers share a mark.",
-        f"{paper}.",
+        *([_paper_caption(rows, layout)] if shown else []),
+        *(["Lines marked published are the paper's alone, without runs here."] if lines[-1].quoted else []),
+    )
+
+
+def _paper_caption(rows: Sequence[Row], layout: str) -> str:
+    backbones = sorted({row.spec.backbone for row in rows})
+    others = []
+    if any(name.rpartition("/")[2].lower() != BACKBONE for name in backbones):
+        others.append(", ".join(backbones))
+    if _other_tests(rows, layout):
+        others.append("test rows other than the paper's")
+    text = "Published numbers are the paper's, for XLM-R-base"
+    return f"{text}; these runs have {' and '.join(others)}, so the two cannot be compared." if others else f"{text}."
+
+
+def _other_tests(rows: Sequence[Row], layout: str) -> bool:
+    """Whether runs of the paper's task were tested on other rows: fewer, more, or such as a note tells of."""
+    own = [row for row in rows if row.spec.task == paper_task(layout)]
+    results = [(language, result) for row in own for (_, language), result in row.results.items()]
+    return any(
+        result.note or len(result.hits) != paper_examples(layout, language)
+        for language, result in results
+        if language in languages(layout)
     )
