@@ -1,11 +1,12 @@
-# Everything from nothing but make and Python 3.11 or newer: the first target that needs it builds .venv.
+# Everything from nothing but make and Python 3.11 or newer: the first target that needs it builds .venv, for the
+# demonstration with the package alone, for the other targets with the tools of development too.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SHARED := $(or $(LTPROMPT_SHARED),../shared)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real check format clean
+.PHONY: help demo test test-wheel test-real check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,31 +18,40 @@ help: ## list the targets
 	@echo "making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@echo "installing torch (the largest part, once)"
-	@$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	@echo "installing ltprompt, what it needs and the tools"
+	@$(BIN)/pip install -q -c constraints.txt torch
+	@echo "installing ltprompt and what it needs"
+	@$(BIN)/pip install -q --no-input -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.ready
+	@echo "installing the tools of development"
 	@$(BIN)/pip install -q --no-input -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: .venv/.ready ## walk the command line on a small model
 	$(BIN)/ltprompt demo
+	@echo "To type commands yourself: . $(BIN)/activate"
 
-test: .venv/.ready ## the test suite, without network and without other folders
-	$(BIN)/python -m pytest -q -m "not real"
+test: .venv/.dev ## the test suite, without network and without other folders
+	$(BIN)/python -m pytest -q -m "not real and not wheel"
 
-test-real: .venv/.ready ## the slow tests on real models and data, where those are present
+test-wheel: .venv/.dev ## the package as its users install it, in a new environment (takes minutes and a package index)
+	$(BIN)/python -m pytest -q -m wheel
+
+test-real: .venv/.dev ## the slow tests: the wheel, real models and data, where those are present
 	@if [ -d "$(SHARED)" ]; then \
-		echo '$(BIN)/python -m pytest -q -m real'; $(BIN)/python -m pytest -q -m real; \
+		echo '$(BIN)/python -m pytest -q -m "real or wheel"'; $(BIN)/python -m pytest -q -m "real or wheel"; \
 	else \
 		echo "test-real: no folder $(SHARED) here, so nothing to run; LTPROMPT_SHARED names another"; \
 	fi
 
-check: .venv/.ready ## format, lint, types and import direction
+check: .venv/.dev ## format, lint, types and import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: .venv/.ready ## format and mend what ruff can mend
+format: .venv/.dev ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

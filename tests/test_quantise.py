@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from ltprompt.backbone import SMALL_WEIGHTS, mini_folder
 from ltprompt.errors import FileFormatError
 from ltprompt.quantise import dequantise, load_small, quantise, save_small
 
@@ -42,3 +45,14 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(data)
     with pytest.raises(FileFormatError, match="damaged"):
         load_small(tmp_path / "small")
+
+
+def test_the_embedded_weights_are_small() -> None:
+    assert (mini_folder() / SMALL_WEIGHTS).stat().st_size <= 40_000_000
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "two"]])
+def test_the_maker_of_the_embedded_backbone_says_how_it_is_called(arguments: list[str]) -> None:
+    tool = Path(__file__).resolve().parents[1] / "tools" / "embed_backbone.py"
+    found = subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (1, "usage: python tools/embed_backbone.py FOLDER\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,8 +14,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 from toy_classifiers import OTHER, TRAIN, write_table
 from toys import toy_backbone, toy_folder
+from typer.core import TyperCommand, TyperGroup
 
 from ltprompt import cli
 from ltprompt import demo as demonstration
@@ -24,6 +27,7 @@ from ltprompt.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = typer.main.get_group(cli.app)
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # All that the page's commands are given beyond what they say: a toy for the hub's backbone, and small settings there.
@@ -110,14 +114,30 @@ class Reader:
         # A folder of the target's name, such as `tests`, would do for make, too.
         known = re.findall(r"^([\w-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(targets) <= set(known), f"README.md: make {shlex.join(targets)}: not among {known}"
+        if targets == ["test"]:
+            return self.run_some_tests(found.stdout.splitlines()[-1])
         if targets != ["demo"]:
             return found.stdout
-        assert found.stdout.endswith("/ltprompt demo\n")
+        assert re.search(r"/ltprompt demo\necho .*\. \.venv/bin/activate.*\n$", found.stdout)
         with self.patch.context() as patch:
             patch.setattr(Backbone, "from_pretrained", lambda *_, **__: toy_backbone("xlm-roberta"))
             patch.setattr(demonstration, "SCORES", ScoresSettings(steps=2, batch_size=2, max_length=32))
             patch.setattr(demonstration, "TRAIN", TrainSettings(epochs=1, max_length=64))
             return self.run_ltprompt(["demo"])
+
+    def run_some_tests(self, command: str) -> str:
+        """Run what `make test` runs, on two of the files alone, where no shared folder is; return what it printed."""
+        program, *arguments = shlex.split(command)
+        assert program == ".venv/bin/python"
+        files = ["tests/test_table.py", "tests/test_wheel.py"]
+        return subprocess.run(
+            [sys.executable, *arguments, "-p", "no:cacheprovider", *files],
+            cwd=ROOT,
+            env=os.environ | {"LTPROMPT_SHARED": "no/such/folder", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
     def run_python(self, block: str) -> str:
         with redirect_stdout(StringIO()) as printed:
@@ -127,6 +147,8 @@ class Reader:
 
 def shape(line: str) -> str:
     """A line as it must be everywhere: without spacing and, where it has measures, without numbers and verdicts."""
+    if re.match(r"\d+ passed", line):  # the tests' counts change from day to day, and their time
+        return re.sub(r"\d+", "#", re.sub(r" in \d[\d.]*s.*", "", line))
     if re.search(r"\d\.\d", line):
         line = re.sub(r"[+-]?\d[\d.,]*%?|\b(positive|negative|within|beyond)\b", "#", line)
     return " ".join(line.split())
@@ -180,11 +202,99 @@ def test_a_page_that_is_wrong_is_found_out(reader: Reader, page: str) -> None:
 
 
 def test_a_page_may_leave_out_lines_and_have_other_measures(reader: Reader) -> None:
-    printed = "a  b\nloss 0.25\n1 positive 0.75\nc 10\n"
+    printed = "a  b\nloss 0.25\n1 positive 0.75\nc 10\n7 passed, 2 skipped in 63.10s (0:01:03)\n"
     assert_shown("a b\n...\n1  negative 0.25\nc 10\n", printed)
-    for wrong in ("b\n", "c 11\n", "loss 0.25\na b\n", "1 neutral 0.75\n"):
+    assert_shown("40 passed, 1 skipped in 200.00s (0:03:20)\n", printed)
+    for wrong in ("b\n", "7 passed\n", "7 passed, 2 failed\n", "c 11\n", "loss 0.25\na b\n", "1 neutral 0.75\n"):
         with pytest.raises(AssertionError):
             assert_shown(wrong, printed)
+
+
+PROGRAMS = ("ltprompt", "make")
+
+
+def inline_commands(page: str) -> list[list[str]]:
+    """Return the words of every command in a page's sentences: one that names its program or group, or flags alone."""
+    groups = [name for name, command in TREE.commands.items() if isinstance(command, TyperGroup)]
+    found = [shlex.split(code) for code in re.findall(r"`([^`]+)`", FENCED.sub("", page))]
+    return [
+        words for words in found if words[0].startswith("--") or (words[0] in (*PROGRAMS, *groups) and len(words) > 1)
+    ]
+
+
+def check_inline(words: list[str]) -> None:
+    """Assert that a command in a sentence names commands, flags and targets that there are."""
+    if words[0] == "make":
+        known = re.findall(r"^([\w-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(known), f"README.md: {shlex.join(words)!r}: not among {known}"
+        return
+    rest = words[1:] if words[0] == "ltprompt" else words
+    command: TyperGroup | TyperCommand = TREE
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        assert rest[0] in command.commands, f"README.md: {shlex.join(words)!r}: {rest[0]!r} is no command"
+        command, rest = command.commands[rest[0]], rest[1:]
+    known_flags = flags(command)
+    for flag in (word for word in rest if word.startswith("--")):
+        assert flag in known_flags, f"README.md: {shlex.join(words)!r}: no flag {flag}"
+
+
+def flags(command: TyperGroup | TyperCommand) -> set[str]:
+    """Return the flags of a command and of all below it."""
+    below = command.commands.values() if isinstance(command, TyperGroup) else ()
+    return {flag for parameter in command.params for flag in parameter.opts}.union(*map(flags, below))
+
+
+def test_commands_in_sentences_are_those_of_the_program() -> None:
+    found = inline_commands(README)
+    assert ["make", "help"] in found
+    assert ["ltprompt", "task", "check"] in found
+    assert ["ticket", "cut", "--select", "random"] in found
+    assert ["--workers", "4"] in found
+    for words in found:
+        check_inline(words)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "`ltprompt tusk check` says so",
+        "`ltprompt task chuck`",
+        "`ticket cut --selects random`",
+        "`ltprompt report --dry-run`",
+        "take\n`--stepps`",
+        "`make tea` makes tea",
+    ],
+)
+def test_a_sentence_that_is_wrong_is_found_out(sentence: str) -> None:
+    (words,) = inline_commands(sentence)
+    with pytest.raises(AssertionError, match=r"README\.md: "):
+        check_inline(words)
+
+
+@pytest.mark.parametrize(
+    ("target", "tools", "tests"),
+    [
+        ("demo", False, None),
+        ("test", True, "not real and not wheel"),
+        ("test-wheel", True, "wheel"),
+        ("check", True, None),
+        ("format", True, None),
+    ],
+)
+def test_targets_install_what_they_need_and_no_more(target: str, tools: bool, tests: str | None) -> None:
+    """As on a new checkout: everything is made."""
+    found = subprocess.run(["make", "-nB", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    installed = re.findall(r"pip install -q .*-c constraints\.txt (.*)", found)
+    assert installed == ["torch", "-e .", *(["-e '.[dev]'"] if tools else [])]
+    chosen = [shlex.split(line)[-1] for line in found.splitlines() if "-m pytest" in line]
+    assert chosen == ([] if tests is None else [tests])
+
+
+def test_the_slow_tests_are_chosen_where_the_shared_folder_is(tmp_path: Path) -> None:
+    command = ["make", "-nB", "test-real", f"SHARED={tmp_path}"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f'if [ -d "{tmp_path}" ]' in found
+    assert 'python -m pytest -q -m "real or wheel"; ' in found
 
 
 def test_all_code_is_fenced() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltprompt import Backbone, Ticket
+from ltprompt.backbone import mini_folder
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("mini-20", 0.2), ("mini-75", 0.75)])
@@ -14,3 +15,8 @@ def test_ready_ticket_belongs_to_the_embedded_backbone(name: str, ratio: float) 
     assert ticket.ratio == ratio
     assert ticket.active_ratio == pytest.approx(ratio, abs=1e-7)
     assert ticket.strategy == "decoupled"
+
+
+@pytest.mark.parametrize("name", ["ticket-20", "ticket-75"])
+def test_ready_ticket_is_small(name: str) -> None:
+    assert (mini_folder() / f"{name}.safetensors").stat().st_size <= 5_000_000

@@ -134,7 +134,7 @@ def test_a_rank_that_does_not_fit_is_refused() -> None:
     assert not any("shira" in type(module).__module__ for module in toy.backbone.base.modules())
 
 
-def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -144,5 +144,5 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
 
     toy = Toy.of("bert", double=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r'"ltprompt\[peft\]"'):
+    with pytest.raises(InputError, match=r"needs the peft library: pip install peft$"):
         PeftWeights(toy.backbone, "lora", 8, toy.reader.outputs, seed=0)

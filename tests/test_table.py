@@ -75,7 +75,19 @@ HEAD = "premise\thypothesis\tlabel\n"
         ("a.tsv", HEAD + "a\tb\t0\n", "line 2: the label 0 is a number; write label names: entailment, neutral"),
         ("a.tsv", HEAD + "a\t \tneutral\n", "line 2: hypothesis is empty"),
         ("a.tsv", HEAD + "a\tb\n", "line 2: 2 fields under 3 columns; a tab"),
-        ("a.tsv", HEAD + "a\tb\tneutral\n\na\tb\tneutral\n", "line 3: 1 fields under 3 columns"),
+        ("a.tsv", HEAD + "a\tb\tneutral\n\na\tb\tneutral\n", "line 3: an empty line; remove it$"),
+        ("a.csv", "premise,hypothesis,label\na,b,neutral\n\na,b,neutral\n", "line 3: an empty line; remove it$"),
+        ("a.jsonl", '\n{"premise": "a", "hypothesis": "b", "label": "neutral"}\n', "line 1: an empty line; remove it$"),
+        (
+            "a.csv",
+            "premise;hypothesis;label\na;b;neutral\n",
+            "line 1: .* by semicolons, .* a .csv file by commas; save",
+        ),
+        ("a.csv", HEAD + "a\tb\tneutral\n", "by tabs, and those of a .csv file by commas; name the file .tsv$"),
+        ("a.tsv", "premise,hypothesis,label\n", "by commas, and those of a .tsv file by tabs; name the file .csv$"),
+        ("a.tsv", "premise;hypothesis\n", "by semicolons, and those of a .tsv file by tabs; save the table with tabs$"),
+        ("a.csv", "premise\n", "line 1: no column 'hypothesis'; found premise"),
+        ("a.csv", "a;b,premise\n", "line 1: no column 'hypothesis'; found a;b, premise"),
         ("a.tsv", HEAD + "a\tb\tneutral\tc\n", "line 2: 4 fields under 3 columns"),
         ("a.tsv", HEAD, "has no rows"),
         ("a.tsv", "", "a.tsv is empty; it needs a header with premise, hypothesis, label"),
@@ -176,6 +188,24 @@ def test_single_text_task(tmp_path: Path) -> None:
     assert read_rows(path, task) == Rows((('"hello',), ("bye",)), (0, 1), str(path))
     plain = write(tmp_path / "b.tsv", "text\nx\n\n")
     assert read_rows(plain, task, labelled=False).texts == (("x",),)
+
+
+def test_a_number_that_the_task_holds_as_text_wants_quotes(tmp_path: Path) -> None:
+    task = Task(
+        name="stars",
+        labels=("1", "2.5"),
+        columns=("text",),
+        templates={"soft": ("{text}", "{prompt}", "{mask}")},
+        words={"en": {"1": "bad", "2.5": "good"}},
+    )
+    for label in ("1", "2.5"):
+        path = write(tmp_path / "a.jsonl", f'{{"text": "a", "label": {label}}}')
+        with pytest.raises(
+            InputError, match=rf'line 1: the label {label} is a number .*; write it in quotes: "{label}"$'
+        ):
+            read_rows(path, task)
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": "1"}\n{"text": "a", "label": "2.5"}\n')
+    assert read_rows(path, task).labels == (0, 1)
 
 
 def test_real_tables(shared: Path) -> None:

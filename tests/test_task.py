@@ -136,6 +136,15 @@ def test_a_task_is_frozen() -> None:
         ({"templates": {"soft": "{review} {prompt} {mask}"}}, "templates.soft: expected a list such as"),
         ({"templates": {"soft": ["{review}", "{prompt}", "{msak}"]}}, "'msak'; did you mean 'mask'"),
         ({"pattern_words": {"en": {"was": "{mask}"}}}, "must be plain text"),
+        (
+            {"pattern_words": {"en": {"was": "is", "review": "Review:"}}},
+            "'review' of 'en' is named like a column.*rename",
+        ),
+        ({"pattern_words": {"en": {"was": "is", "mask": "Mask:"}}}, "'mask' of 'en' is named like a column or like"),
+        ({"pattern_words": {"en": {"was": "is", "prompt": "Say:"}}}, "'prompt' of 'en' is named like a column or like"),
+        ({"templates": {"discrete": ["{review} . {mask}"]}}, "neither plain text nor one {name}; split it"),
+        ({"strip_punctuation": "perhaps"}, "strip_punctuation: expected true or false, found 'perhaps'"),
+        ({"strip_punctuation": ["a"]}, r"strip_punctuation: expected true or false, found \['a'\]"),
         ({"pattern_words": {"de": {"was": "war"}}}, "pattern words: 'de'; choose from en"),
         ({"pattern_words": {}}, "unknown name in the discrete template: 'was'"),
         ({"default_language": "ed"}, "default_language 'ed'; choose from en"),
@@ -164,9 +173,43 @@ def test_pattern_word_missing_in_one_language() -> None:
 
 def test_missing_key_names_it() -> None:
     data = sentiment()
-    del data["languages"]
-    with pytest.raises(InputError, match="toy: languages: Field required"):
+    del data["columns"]
+    with pytest.raises(InputError, match=r"^toy: the key 'columns' is missing; add it$"):
         parse_task(data, "toy")
+
+
+def test_languages_are_those_of_the_words_where_none_are_given() -> None:
+    words = {"en": {"positive": "good", "negative": "bad"}, "de": {"positive": "gut", "negative": "schlecht"}}
+    data = sentiment(words=words, pattern_words={"en": {"was": "It was"}, "de": {"was": "Es war"}}, languages=["sw"])
+    assert parse_task(data, "toy").languages == ("sw",)
+    del data["languages"]
+    assert parse_task(data, "toy").languages == ("en", "de")
+    assert parse_task({**data, "languages": []}, "toy").languages == ("en", "de")
+    assert Task(**data).languages == ("en", "de")
+
+
+def test_names_may_hold_spaces_and_hyphens() -> None:
+    task = parse_task(
+        sentiment(
+            columns=["review text", "shop-name"],
+            templates={"discrete": ["{review text}", "{it was}", "{shop-name}", "{mask}"]},
+            pattern_words={"en": {"it was": "It was at"}},
+        ),
+        "toy",
+    )
+    assert task.template_for("discrete", "en") == ("{review text}", "It was at", "{shop-name}", "{mask}")
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(SENTIMENT.replace("languages: [en]", "columns: [text]"))
+    with pytest.raises(InputError, match=r"toy\.yaml, line 13: the key 'columns' stands in line 4 too; remove one$"):
+        load_task(path)
+
+
+def test_a_misspelt_base_is_known() -> None:
+    with pytest.raises(InputError, match="unknown key 'bases'; did you mean 'base'"):
+        parse_task(sentiment(bases="xnli"), "toy")
 
 
 def test_unknown_language_and_style() -> None:

@@ -149,6 +149,13 @@ def test_advice(unknown: float, times: float | None, expected: str) -> None:
     assert advise(Splitting(10, 20, 2.0, unknown, ("ⴘ",)), times).startswith(expected)
 
 
+@pytest.mark.parametrize("times", [None, 1.0])
+def test_texts_without_words_are_called_so(mini: Any, times: float | None) -> None:
+    found = splitting(mini, ["!!!", "— ?!", "☃"])
+    assert (found.words, found.pieces_a_word) == (0, None)
+    assert advise(found, times) == "no words found: only punctuation or symbols"
+
+
 def test_a_length_that_the_tokenizer_or_template_forbids_is_refused(mini: Any) -> None:
     with pytest.raises(InputError, match="--max-length 513 is more than mini reads: 512"):
         report_task(XNLI, mini, **SETTINGS | {"backbone": "mini", "max_length": 513})

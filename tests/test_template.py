@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from toy_tokenizers import TOKENIZERS, mini, unigram, wordpiece
 from transformers import PreTrainedTokenizerBase
 
 from ltprompt.errors import InputError
-from ltprompt.tasks import Task, load_task
+from ltprompt.tasks import Task, load_task, parse_task
 from ltprompt.template import Template, clean, kept_lengths
 
 Maker = Callable[[], PreTrainedTokenizerBase]
@@ -198,3 +199,27 @@ def test_unsound_parts(parts: list[str], length: int, message: str) -> None:
         Template.build(
             parts, XNLI.columns, unigram(), prompt_length=length, max_length=64, strip_punctuation=True
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", TOKENIZERS)
+def test_a_part_that_spells_a_special_token_is_refused(make: Maker) -> None:
+    tokenizer = make()
+    mends = {tokenizer.mask_token: r"write {mask}$", tokenizer.sep_token: "remove it, it is added where it belongs$"}
+    for token, mend in mends.items():
+        parts = ["{premise}", "{hypothesis}", f"is {token}.", "{mask}"]
+        with pytest.raises(InputError, match=re.escape(f"'is {token}.' of a template spells") + f".*{mend}"):
+            Template.build(parts, XNLI.columns, tokenizer, prompt_length=4, max_length=64, strip_punctuation=True)
+
+
+def test_a_pattern_word_that_spells_the_mask_is_refused() -> None:
+    patterns = {language: {**words, "answer": "<mask>"} for language, words in XNLI.pattern_words.items()}
+    task = parse_task({**XNLI.model_dump(), "pattern_words": patterns}, "toy")
+    with pytest.raises(InputError, match=r"spells the special token '<mask>'; write \{mask\}$"):
+        Template.build(
+            task.template_for("mixed", "sw"),
+            task.columns,
+            unigram(),
+            prompt_length=4,
+            max_length=64,
+            strip_punctuation=True,
+        )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from toy_tokenizers import mini, unigram, wordpiece
+from transformers import PreTrainedTokenizerBase
 
 from ltprompt.errors import InputError
 from ltprompt.tasks import load_task
@@ -18,6 +21,16 @@ def test_single_pieces() -> None:
     assert verbaliser.labels == ("e", "n", "c")
     assert verbaliser.words == ("right", "maybe", "wrong")
     assert verbaliser.notes == ()
+
+
+@pytest.mark.parametrize("make", [unigram, wordpiece, mini])
+def test_outer_spaces_do_not_count(make: Callable[[], PreTrainedTokenizerBase]) -> None:
+    plain, spaced = (
+        Verbaliser.build(words, make()) for words in ({"a": "good", "b": "bad"}, {"a": " good\u3000", "b": "\tbad "})
+    )
+    assert spaced.words == ("good", "bad")
+    assert spaced.piece_ids == plain.piece_ids
+    assert spaced.notes == plain.notes
 
 
 def test_lone_word_start_is_dropped_and_noted() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from ltprompt.backbone import SMALL_WEIGHTS, Backbone, mini_folder
 from ltprompt.quantise import save_small
 
+USAGE = "usage: python tools/embed_backbone.py FOLDER"
+
 
 def main(source: Path) -> None:
     """Quantise the weights; copy configuration and tokenizer."""
@@ -16,9 +18,11 @@ def main(source: Path) -> None:
     backbone = Backbone.from_pretrained(source)
     save_small(out / SMALL_WEIGHTS, backbone.parameters)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(source / name, out / name)
+        shutil.copyfile(source / name, out / name)
     print(f"{out / SMALL_WEIGHTS}: {(out / SMALL_WEIGHTS).stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(USAGE)
     main(Path(sys.argv[1]))

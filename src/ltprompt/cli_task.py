@@ -73,7 +73,11 @@ def split(
     dev_shots: Annotated[int | None, typer.Option(min=0, help="examples a class for dev [as many]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the draw")] = 0,
 ) -> None:
-    """Draw balanced, disjoint train and dev sets from a labelled table; the rest can serve as a test set."""
+    """Draw balanced, disjoint train and dev sets from a labelled table; the rest can serve as a test set.
+
+    Columns that the task does not name are left out. Rows that share only one of their texts, such as a premise, count
+    as different and may fall on both sides.
+    """
     from ltprompt.splits import draw, split_paths, write_rows
     from ltprompt.tasks import label_counts, load_task, read_rows
 

@@ -106,7 +106,7 @@ def _config(kind: Kind, size: float, targets: list[str], seed: int) -> tuple[Any
     try:
         import peft
     except ImportError as error:
-        raise InputError(f'method {kind!r} needs the peft library: pip install "ltprompt[peft]"') from error
+        raise InputError(f"method {kind!r} needs the peft library: pip install peft") from error
     if kind == "lora":
         config: Any = peft.LoraConfig(r=int(size), lora_alpha=2 * int(size), target_modules=targets)
     elif kind == "shira":

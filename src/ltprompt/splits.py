@@ -39,7 +39,7 @@ def draw(rows: Rows, task: Task, *, shots: int, dev_shots: int, seed: int) -> Sp
     train takes the first of a class, dev the last. With one seed a larger train set holds the smaller ones, and the
     dev set stays the same. Rows that look the same to a model are one, written as the first of them stands: white
     space, Unicode compatibility forms and what the task strips do not count. Rows that share only one of their fields,
-    such as a premise, are different. Raises `InputError` where a class has too few examples.
+    such as a premise, are different and may fall on both sides. Raises `InputError` where a class has too few examples.
     """
     if rows.labels is None:
         raise InputError(f"{rows.name} has no labels; read it with labelled=True")
@@ -79,7 +79,10 @@ def split_paths(out: Path, shots: int, dev_shots: int) -> dict[str, Path]:
 
 
 def write_rows(path: Path, rows: Rows, task: Task) -> None:
-    """Write labelled rows as JSON lines with the task's columns and label names, texts as they were read."""
+    """Write labelled rows as JSON lines with the task's columns and label names, texts as they were read.
+
+    Other columns of the table they come from are left out.
+    """
     assert rows.labels is not None
     lines = (
         json.dumps(

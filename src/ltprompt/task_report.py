@@ -184,6 +184,8 @@ def splitting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Split
 
 def advise(found: Splitting, times_english: float | None) -> str:
     """Say in one line what a splitting means for the user."""
+    if not found.words:
+        return "no words found: only punctuation or symbols"
     if found.unknown_share >= UNREADABLE:
         return f"{found.unknown_share:.0%} unknown: the tokenizer cannot read this script; choose another backbone"
     if times_english is None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ltprompt.errors import InputError, choices
 from ltprompt.tasks.task import MASK, PROMPT, placeholder
-from ltprompt.tokens import SpecialTokens, encode, separator
+from ltprompt.tokens import SpecialTokens, encode, separator, special_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +64,8 @@ class Template:
         """Tokenise the fixed parts of a template, as `Task.template_for` gives it.
 
         parts: plain text, ``{column}``, ``{prompt}`` or ``{mask}``. prompt_length counts only where there is a
-        ``{prompt}``. Raises `InputError` for an unknown name or where `max_length` leaves under one token a field.
+        ``{prompt}``. Raises `InputError` for an unknown name, for text that spells a special token, and where
+        `max_length` leaves under one token a field.
         """
         special = SpecialTokens.of(tokenizer)
         slots = prompt_length if f"{{{PROMPT}}}" in parts else 0
@@ -165,6 +166,7 @@ def _resolve(
     """Return the ids of a fixed part, or the index of the column that it names."""
     name = placeholder(part)
     if name is None:
+        _refuse_special(part, tokenizer)
         return tuple(encode(tokenizer, [part])[0])
     if name == MASK:
         return (special.mask,)
@@ -173,3 +175,11 @@ def _resolve(
     if name not in columns:
         raise InputError(f"unknown name {part!r} in a template; {choices(name, [*columns, PROMPT, MASK])}")
     return list(columns).index(name)
+
+
+def _refuse_special(part: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `InputError` where a plain part spells a special token, which would be read as an unknown one."""
+    for token in tokenizer.convert_ids_to_tokens(sorted(special_ids(tokenizer))):
+        if token in part:
+            mend = f"write {{{MASK}}}" if token == tokenizer.mask_token else "remove it, it is added where it belongs"
+            raise InputError(f"the part {part!r} of a template spells the special token {token!r}; {mend}")

@@ -36,10 +36,11 @@ class Verbaliser:
 
     @classmethod
     def build(cls, words: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> Verbaliser:
-        """Tokenise label -> word, each word on its own.
+        """Tokenise label -> word, each word on its own and without outer white space.
 
         Raises `InputError` for a word that the tokenizer does not know and for two labels with equal pieces.
         """
+        words = {label: word.strip() for label, word in words.items()}
         unknown = SpecialTokens.of(tokenizer).unknown
         whole = [tuple(ids) for ids in encode(tokenizer, list(words.values()))]
         tokens = [tuple(tokenizer.convert_ids_to_tokens(list(ids))) for ids in whole]

@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ltprompt.config import ScoresSettings, Settings, TrainSettings
@@ -21,6 +20,7 @@ from ltprompt.experiments.tables import TABLES
 from ltprompt.methods import METHODS
 from ltprompt.textfile import read_utf8
 from ltprompt.ticket import CRITERIA, SCOPES, STRATEGIES
+from ltprompt.yamlfile import parse_yaml
 
 LAYOUTS = (*TABLES, *FIGURES)
 GRIDS = "ltprompt.experiments.grids"
@@ -227,10 +227,7 @@ def parse_grid(text: str, where: str) -> Grid:
 
     Raises `InputError` with every problem, a line each, where there are any.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where} does not hold the keys of a grid; it needs {', '.join(Grid.model_fields)}")
     try:

@@ -225,7 +225,7 @@ def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[
     try:
         import ray
     except ImportError as error:
-        raise InputError('several workers need Ray, which is not installed: pip install "ltprompt[ray]"') from error
+        raise InputError("several workers need Ray, which is not installed: pip install ray") from error
     if ray.is_initialized():
         yield ray
         return

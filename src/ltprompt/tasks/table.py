@@ -17,6 +17,10 @@ from ltprompt.textfile import existing_file, read_utf8, split_lines
 
 Record = tuple[str, Mapping[str, Any]]  # where it stands, for messages, and its columns
 
+_EMPTY_LINE = "an empty line; remove it"
+# What may part columns: its name, and the kind of file that is parted so.
+_SEPARATORS = {"\t": ("tabs", ".tsv"), ";": ("semicolons", ""), ",": ("commas", ".csv")}
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -131,6 +135,10 @@ def _label(record: Mapping[str, Any], task: Task, where: str) -> int:
     name = value.strip() if isinstance(value, str) else str(value)
     if isinstance(value, str) and name in task.labels:
         return task.labels.index(name)
+    if type(value) in (int, float) and name in task.labels:
+        raise InputError(
+            f'{where}: the label {name} is a number here and text in the task; write it in quotes: "{name}"'
+        )
     if name.removeprefix("-").isdigit():
         raise InputError(f"{where}: the label {name} is a number; write label names: {', '.join(task.labels)}")
     raise InputError(f"{where}: unknown label {_show(value)}; {choices(name, task.labels)}")
@@ -157,11 +165,11 @@ def _mapping(row: Any, where: str) -> Mapping[str, Any]:
 
 def _read_tsv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
     lines = ((number, line.split("\t")) for number, line in enumerate(split_lines(text), 1))
-    return _separated(path, lines, needed, "a tab inside a text would part it")
+    return _separated(path, lines, needed, "\t", "a tab inside a text would part it")
 
 
 def _read_csv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
-    return _separated(path, _csv_records(path, text), needed, "quote a text that holds a comma")
+    return _separated(path, _csv_records(path, text), needed, ",", "quote a text that holds a comma")
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -179,9 +187,9 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _separated(
-    path: Path, lines: Iterator[tuple[int, list[str]]], needed: Sequence[str], hint: str
+    path: Path, lines: Iterator[tuple[int, list[str]]], needed: Sequence[str], separator: str, hint: str
 ) -> Iterator[Record]:
-    """Yield the records under a header."""
+    """Yield the records under a header. hint: what may have parted a line wrongly."""
     _, header = next(lines, (1, []))
     header = [name.strip() for name in header]
     if not header:
@@ -189,17 +197,32 @@ def _separated(
     for column in needed:
         if header.count(column) != 1:
             problem = f"more than one column {column!r}" if column in header else _no_column(column, header)
-            raise InputError(f"{path}, line 1: {problem}")
+            raise InputError(f"{path}, line 1: {_otherwise_parted(header, separator) or problem}")
     for line, fields in lines:
+        if fields in ([], [""]):
+            raise InputError(f"{path}, line {line}: {_EMPTY_LINE}")
         if len(fields) != len(header):
             raise InputError(f"{path}, line {line}: {len(fields)} fields under {len(header)} columns; {hint}")
         yield f"{path}, line {line}", dict(zip(header, fields, strict=True))
+
+
+def _otherwise_parted(header: Sequence[str], separator: str) -> str:
+    """Say how the columns of a header that is one cell are parted, if not by `separator`; empty where they are not."""
+    other = next((sign for sign in _SEPARATORS if sign in header[0]), None) if len(header) == 1 else None
+    if other is None:
+        return ""
+    found, kind = _SEPARATORS[other]
+    wanted, own = _SEPARATORS[separator]
+    mend = f"name the file {kind}" if kind else f"save the table with {wanted}"
+    return f"the columns are parted by {found}, and those of a {own} file by {wanted}; {mend}"
 
 
 def _read_jsonl(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
     """Yield one record a line; `_build` looks for the needed columns, which each line names for itself."""
     for number, line in enumerate(split_lines(text), 1):
         where = f"{path}, line {number}"
+        if not line.strip():
+            raise InputError(f"{where}: {_EMPTY_LINE}")
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -12,21 +12,24 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ltprompt.errors import InputError, choices
 from ltprompt.textfile import read_utf8
+from ltprompt.yamlfile import parse_yaml
 
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"
 MASK = "mask"
+BASE = "base"
 STARTERS = ("pairs", "single")
 # pydantic speaks of tuples and dictionaries, a YAML file of lists and keys.
 _EXPECTED = {
     "tuple_type": "a list such as [a, b]",
     "dict_type": "keys with values, such as {a: b}",
     "string_type": "text in quotes",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
 }
 
 
@@ -43,7 +46,8 @@ class Task(BaseModel):
     pattern_words: language -> name -> the text a template shows for ``{name}``.
     default_language: language of words and pattern words where the user names none.
     strip_punctuation: whether trailing ASCII punctuation of the texts is dropped before templating.
-    languages: languages the task is evaluated on; they may have no words of their own.
+    languages: languages the task is evaluated on; they may have no words of their own. Those of `words` where none
+        are given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +61,14 @@ class Task(BaseModel):
     pattern_words: dict[str, dict[str, str]] = {}
     default_language: str = "en"
     strip_punctuation: bool = True
-    languages: tuple[str, ...]
+    languages: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_languages(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("languages") and isinstance(given.get("words"), dict):
+            return {**given, "languages": list(given["words"])}
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -87,7 +98,7 @@ class Task(BaseModel):
 
 def placeholder(part: str) -> str | None:
     """Return the name in a part ``{name}`` of a template, or None where the part is plain text."""
-    match = re.fullmatch(r"\{(\w+)\}", part)
+    match = re.fullmatch(r"\{([^{}]+)\}", part)
     return match[1] if match else None
 
 
@@ -104,7 +115,7 @@ def load_task(name_or_path: str | Path) -> Task:
 def parse_task(data: Mapping[str, Any], where: str) -> Task:
     """Return the task in plain data, such as ``task.model_dump()`` gives; `where` opens an `InputError`'s message."""
     try:
-        _refuse_unknown("key", data, Task.model_fields)
+        _refuse_unknown("key", data, [*Task.model_fields, BASE])
         return Task.model_validate(dict(data))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
@@ -140,18 +151,15 @@ def _read_with_bases(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[di
         raise InputError(f"unknown task {name!r}; {choices(name, _packaged())}, or give the path of a .yaml file")
     if where in seen:
         raise InputError(f"{where} is its own base ({' -> '.join((*seen, where))}); remove one `base`")
-    data = _parse_yaml(text, where)
-    base = data.pop("base", None)
+    data = _parse(text, where)
+    base = data.pop(BASE, None)
     if base is None:
         return data, where
     return {**_read_with_bases(str(base), folder, (*seen, where))[0], **data}, where
 
 
-def _parse_yaml(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+def _parse(text: str, where: str) -> dict[str, Any]:
+    data = parse_yaml(text, where)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InputError(f"{where} does not hold the keys of a task; it needs {', '.join(Task.model_fields)}")
     return data
@@ -161,6 +169,8 @@ def _first_problem(error: ValidationError) -> str:
     """Return the first problem that pydantic found, in one line."""
     problem = error.errors()[0]
     place = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "missing":
+        return f"the key {place!r} is missing; add it"
     if isinstance(problem["input"], bool):
         return f"{place}: expected text, found {problem['input']}; YAML reads yes, no, on, off so: write it in quotes"
     if problem["type"] in _EXPECTED:
@@ -199,6 +209,11 @@ def _check_words(task: Task) -> None:
     _refuse_unknown("default_language", [task.default_language], task.words)
     for language, pattern in task.pattern_words.items():
         for name, text in pattern.items():
+            if name in (*task.columns, PROMPT, MASK):
+                raise InputError(
+                    f"the pattern word {name!r} of {language!r} is named like a column or like {PROMPT!r} or {MASK!r}, "
+                    "so a template could not tell them apart; rename it"
+                )
             if not text.strip() or placeholder(text):
                 raise InputError(f"the pattern word {name!r} of {language!r} must be plain text, found {text!r}")
 
