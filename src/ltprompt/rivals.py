@@ -7,6 +7,7 @@ values of the matrices' entries, as for any other method.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -39,7 +40,8 @@ class PeftWeights:
         self.names = {id(parameter): name for name, parameter in backbone.parameters.items()}
         targets = {name: backbone.base.get_submodule(name) for name in linear_layers(backbone)}
         get_peft_model, config = _config(kind, size, list(targets), seed)
-        with forked_random(backbone.device):
+        with forked_random(backbone.device), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers; no user can mend them
             torch.manual_seed(seed)
             try:
                 self.model = get_peft_model(backbone.base, config, autocast_adapter_dtype=False)
