@@ -8,23 +8,23 @@ values of the matrices' entries, as for any other method.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change, changed
 from ltprompt.device import forked_random
 from ltprompt.errors import InputError
-from ltprompt.named import NamedTensors
+from ltprompt.inplace import InPlaceWeights
 
 Kind = Literal["lora", "shira", "super-tuning"]
 _NAME = "default"  # of the one adapter that PEFT holds
 
 
-class PeftWeights:
+class PeftWeights(InPlaceWeights):
     """An adapter of the `peft` library in training; the backbone's own tensors stay θ.
 
     kind: ``lora``, ``shira`` or ``super-tuning``. size: the rank of the first two (SHiRA: rank × (rows + columns)
@@ -35,8 +35,6 @@ class PeftWeights:
     moves_output = False
 
     def __init__(self, backbone: Backbone, kind: Kind, size: float, outputs: Sequence[int], *, seed: int) -> None:
-        self.backbone = backbone
-        self.outputs = torch.tensor(list(outputs), dtype=torch.int64, device=backbone.device)
         self.names = {id(parameter): name for name, parameter in backbone.parameters.items()}
         targets = {name: backbone.base.get_submodule(name) for name in linear_layers(backbone)}
         get_peft_model, config = _config(kind, size, list(targets), seed)
@@ -49,31 +47,8 @@ class PeftWeights:
                 for name, module in targets.items():  # it may have come as far as some layer
                     backbone.base.set_submodule(name, module)
                 raise InputError(f"{kind} of size {size:g} does not fit this backbone: {error}") from error
-        self.tensors = NamedTensors({name: p for name, p in self.model.named_parameters() if p.requires_grad})
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the adapter's parameters by name."""
-        return dict(self.tensors.parameters)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Return embeddings [..., w] of words, θ's."""
-        embeddings: Tensor = self.backbone.word_embeddings(ids)
-        return embeddings
-
-    def output_rows(self) -> tuple[Tensor, Tensor | None]:
-        """Return the verbaliser's rows [n, w] of the output matrix and its bias, θ's."""
-        return self.backbone.output_rows(self.outputs)
-
-    def step_done(self) -> None:
-        """Do nothing: the adapter's values are used as they stand."""
-
-    def snapshot(self) -> dict[str, Tensor]:
-        """Return a copy of the trained values."""
-        return self.tensors.snapshot()
-
-    def load(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Take up a copy."""
-        self.tensors.load(snapshot)
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        super().__init__(backbone, trained, outputs)
 
     @torch.no_grad()
     def changes(self) -> list[Change]:
