@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHARED := $(or $(LTPROMPT_SHARED),../shared)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel test-real check format clean
+.PHONY: help demo test test-wheel test-real bench check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,12 @@ test-real: .venv/.dev ## the slow tests: the wheel, real models and data, where 
 	else \
 		echo "test-real: no folder $(SHARED) here, so nothing to run; LTPROMPT_SHARED names another"; \
 	fi
+
+bench: .venv/.dev ## measure against rivals and write docs/benchmarks.md (hours, on a quiet machine)
+	$(BIN)/python -m benchmarks run --shape xlmr --dtype fp32
+	$(BIN)/python -m benchmarks run --shape xlmr --dtype bf16 --case stage1 --case stage2-ltp --case stage2-prompt --case evaluation --case adapters
+	$(BIN)/python -m benchmarks run --shape mini --case linear-stage1 --case linear-evaluation
+	$(BIN)/python -m benchmarks table docs/benchmarks.json docs/benchmarks.md
 
 check: .venv/.dev ## format, lint, types and import direction
 	$(BIN)/ruff format --check .

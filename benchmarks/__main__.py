@@ -1,0 +1,87 @@
+"""The command line of the benchmarks.
+
+    python -m benchmarks run [--case NAME ...] [--shape xlmr|mini|toy] [--dtype fp32|bf16] [--threads N] [--runs N]
+                             [--work FOLDER] [--out docs/benchmarks.json]
+    python -m benchmarks table docs/benchmarks.json docs/benchmarks.md
+
+`run` adds to the JSON file, so that several shapes and precisions come together in it; `table` makes a document of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ltprompt.errors import InputError, LtpError
+
+OUT = Path("docs") / "benchmarks.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; a user's mistake gives one line."""
+    given = _parser().parse_args(arguments)
+    try:
+        {"run": _run, "table": _table, "worker": _work}[given.command](given)
+    except LtpError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure ltprompt against its rivals.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure and write JSON")
+    run.add_argument("--case", action="append", help="a case; may be repeated [all but the linear ones]")
+    run.add_argument("--shape", default="xlmr", help="xlmr, mini or toy")
+    run.add_argument("--dtype", default="fp32", help="fp32 or bf16, of every implementation")
+    run.add_argument("--threads", type=int, default=os.cpu_count(), help="[all cores]")
+    run.add_argument("--runs", type=int, default=5, help="processes of each implementation [5]")
+    run.add_argument("--work", type=Path, help="folder for checkpoints, kept and used again [a temporary one]")
+    run.add_argument("--out", type=Path, default=OUT)
+    table = commands.add_parser("table", help="make Markdown, and charts beside it, of the JSON")
+    table.add_argument("json", type=Path)
+    table.add_argument("markdown", type=Path)
+    worker = commands.add_parser("worker", help="what `run` starts in a fresh process")
+    worker.add_argument("order")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> None:
+    from benchmarks.cases import CASES, find_case
+    from benchmarks.check import tolerance_of
+    from benchmarks.harness import Settings, run
+    from benchmarks.shapes import find_shape, folder_name
+
+    for name, value in (("--runs", given.runs), ("--threads", given.threads)):
+        if value < 1:
+            raise InputError(f"{name} {value} is not a positive number")
+    usual = [name for name in CASES if not name.startswith("linear")]
+    cases = [find_case(name) for name in given.case or usual]
+    tolerance_of(given.dtype)  # refuses an unknown one
+    name = folder_name(find_shape(given.shape))
+    with tempfile.TemporaryDirectory(prefix="ltprompt-benchmarks-") as temporary:
+        folder = (given.work or Path(temporary)) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = Settings(given.shape, given.dtype, given.threads, given.runs, folder.resolve())
+        run(cases, settings, given.out, lambda line: print(line, flush=True))
+
+
+def _table(given: argparse.Namespace) -> None:
+    from benchmarks.report import write_report
+
+    write_report(given.json, given.markdown)
+
+
+def _work(given: argparse.Namespace) -> None:
+    from benchmarks.worker import Order, work
+
+    work(Order(**json.loads(given.order)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""How much memory a process takes, and how many examples a rival can take at once in what the machine has."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from pathlib import Path
+
+from benchmarks.shapes import Shape
+
+USABLE = 0.75  # of the machine's memory, by what a rival is expected to take
+
+
+def anonymous(process: int) -> int | None:
+    """Return the anonymous memory of a process in bytes; None where the system does not say or the process is gone.
+
+    Unlike the resident set it leaves out mapped files, whose pages the system takes back when it needs them.
+    """
+    try:
+        found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
+
+
+def largest_resident() -> int:
+    """Return this process's `ru_maxrss` in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def installed() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def rows_that_fit(shape: Shape, *, longest: int, states: float, copies: float, total: int) -> int:
+    """Return how many examples, a power of two up to a whole batch, a rival can take at once.
+
+    longest: tokens of the longest. states: copies of the parameters held beside the untied output matrix, gradients and
+    optimizer state among them. copies: of the vocabulary-wide logits. total: the machine's memory in bytes.
+    """
+    matrix = shape.vocabulary * shape.width
+    layer = 4 * shape.width**2 + 2 * shape.width * shape.inner
+    held = 4 * (matrix + states * (matrix + shape.layers * layer))
+    # of one token: its logits, and what backward keeps of every layer, dropout masks included
+    token = 4 * (copies * shape.vocabulary + shape.layers * (16 * shape.width + 4 * shape.inner))
+    rows = shape.batch
+    while rows > 1 and held + rows * longest * token > USABLE * total:
+        rows //= 2
+    return rows

@@ -1,0 +1,1 @@
+"""What users would pick instead of ltprompt, written as they meet it."""
