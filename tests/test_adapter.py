@@ -30,6 +30,7 @@ from toys import KINDS, toy_backbone, toy_folder, toy_model
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
 from ltprompt.errors import FileFormatError, InputError, MismatchError
+from ltprompt.packing import Sequences
 from ltprompt.pipeline import PromptClassifier
 
 FILES = ("adapter.json", "adapter.safetensors")
@@ -134,7 +135,8 @@ def test_full_head_logits_of_an_applied_adapter(kind: str, trained: str) -> None
     with torch.no_grad():
         expected = reference(input_ids=ids, attention_mask=attention).logits[attention.bool()]
         found = backbone.model(input_ids=ids, attention_mask=attention).logits[attention.bool()]
-        hidden = backbone.encode(backbone.word_embeddings(ids), attention)[attention.bool()]
+        sequences = Sequences(tuple(attention.sum(1).tolist()))
+        hidden = backbone.encode(backbone.word_embeddings(ids[attention.bool()]), sequences)
         words = torch.arange(len(backbone.tokenizer))
         few = backbone.word_logits(hidden, *backbone.output_rows(words))
     for logits in (found, backbone.logits(hidden), few):

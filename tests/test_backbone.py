@@ -23,6 +23,7 @@ from transformers import (
 
 from ltprompt.backbone import Backbone, load_tokenizer
 from ltprompt.errors import BackboneError, InputError
+from ltprompt.packing import Sequences
 
 XLMR_BASE = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
 
@@ -99,11 +100,11 @@ def test_logits_at_chosen_positions_are_the_stock_models(kind: str, tied: bool) 
     backbone, (ids, attention) = toy_backbone(kind, tied=tied), example(kind)
     with torch.no_grad():
         stock = toy_model(kind, tied=tied).eval()(input_ids=ids, attention_mask=attention).logits
-        hidden = backbone.encode(backbone.word_embeddings(ids), attention)
-        rows, columns = torch.tensor([0, 0, 1]), torch.tensor([5, 2, 1])
+        hidden = backbone.encode(backbone.word_embeddings(ids[attention.bool()]), Sequences((6, 3)))
+        rows, columns, places = torch.tensor([0, 0, 1]), torch.tensor([5, 2, 1]), torch.tensor([5, 2, 7])
         words = torch.tensor([17, 4, 30])
-        found = backbone.logits(hidden[rows, columns])
-        few = backbone.word_logits(hidden[rows, columns], *backbone.output_rows(words))
+        found = backbone.logits(hidden[places])
+        few = backbone.word_logits(hidden[places], *backbone.output_rows(words))
     assert found.shape == (3, len(backbone.tokenizer))
     assert (found - stock[rows, columns]).abs().max() <= 1e-5
     assert (few - stock[rows, columns][:, words]).abs().max() <= 1e-5

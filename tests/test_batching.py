@@ -15,46 +15,44 @@ from toys import KINDS, toy_backbone
 
 from ltprompt import mlm
 from ltprompt.backbone import Backbone
-from ltprompt.batching import epoch_order, micro_batches, pad
+from ltprompt.batching import epoch_order, micro_batches
 from ltprompt.device import Compute
 from ltprompt.masking import Masking
 from ltprompt.mlm import find_movement
+from ltprompt.packing import Sequences
 from ltprompt.trainee import Trainee
 
 CPU = torch.device("cpu")
 
 
-@given(
-    lengths=st.lists(st.integers(1, 300), max_size=80),
-    slack=st.floats(0, 1),
-    max_tokens=st.integers(1, 5000),
-)
+@given(lengths=st.lists(st.integers(1, 300), max_size=80), max_tokens=st.integers(1, 5000), packed=st.booleans())
 def test_micro_batches_hold_every_position_once_within_their_bounds(
-    lengths: list[int], slack: float, max_tokens: int
+    lengths: list[int], max_tokens: int, packed: bool
 ) -> None:
-    groups = micro_batches(np.array(lengths, np.int64), slack=slack, max_tokens=max_tokens)
+    groups = micro_batches(np.array(lengths, np.int64), max_tokens=max_tokens, packed=packed)
     assert sorted(place for group in groups for place in group.tolist()) == list(range(len(lengths)))
     for group in groups:
         sizes = [lengths[place] for place in group]
-        assert min(sizes) >= slack * max(sizes)
-        assert len(sizes) == 1 or len(sizes) * max(sizes) <= max_tokens
+        assert packed or not sizes or min(sizes) >= 0.75 * max(sizes)
+        assert len(sizes) <= 1 or (sum(sizes) if packed else len(sizes) * max(sizes)) <= max_tokens
     in_order = [lengths[place] for group in groups for place in group]
     assert in_order == sorted(lengths, reverse=True)
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=80))
-def test_micro_batches_are_as_few_as_their_bounds_allow(lengths: list[int]) -> None:
-    groups = micro_batches(np.array(lengths), slack=0.75, max_tokens=1000)
+def test_padded_micro_batches_are_as_few_as_their_bounds_allow(lengths: list[int]) -> None:
+    groups = micro_batches(np.array(lengths), max_tokens=1000, packed=False)
     for group, following in pairwise(groups):
         longest = lengths[group[0]]
         assert lengths[following[0]] < 0.75 * longest or (len(group) + 1) * longest > 1000
 
 
-def test_padding_stands_on_the_right() -> None:
-    ids, attention = pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32)], 1, CPU)
-    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
-    assert attention.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert ids.dtype == attention.dtype == torch.int64
+def test_packed_micro_batches_are_about_equally_large() -> None:
+    for lengths in ([10] * 22, [1] * 205, [90, 60, 30, 20, 5]):
+        groups = micro_batches(np.array(lengths), max_tokens=100, packed=True)
+        sizes = [sum(lengths[place] for place in group) for group in groups]
+        assert len(sizes) == -(-sum(lengths) // 100)
+        assert max(sizes) - min(sizes) <= 2 * max(lengths)
 
 
 def test_an_epoch_has_an_order_of_its_own() -> None:
@@ -77,6 +75,7 @@ def test_the_gradient_of_a_batch_is_the_same_in_any_split(
 ) -> None:
     backbone = toy_backbone(kind, double=True)
     inputs, targets = Masking.of(backbone).apply(lines(backbone), np.random.default_rng(0))
+    monkeypatch.setattr(mlm, "MAX_TOKENS", 100)
 
     def one_batch(lengths: np.ndarray, **_: Any) -> list[np.ndarray]:
         return [np.arange(len(lengths))]
@@ -110,18 +109,17 @@ def gradients(backbone: Backbone, strategy: str, inputs: Any, targets: Any) -> l
 def test_stage_one_cuts_its_batches_into_micro_batches_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = toy_backbone("bert")
     monkeypatch.setattr(mlm, "MAX_TOKENS", 100)
-    shapes: list[tuple[int, ...]] = []
+    found: list[tuple[int, ...]] = []
     encode = Backbone.encode
 
-    def recorded(self: Backbone, embeddings: Tensor, attention: Tensor) -> Tensor:
-        shapes.append(tuple(attention.shape))
-        assert (attention.sum(1) >= 0.75 * attention.shape[1]).all()
-        return encode(self, embeddings, attention)
+    def recorded(self: Backbone, embeddings: Tensor, sequences: Sequences) -> Tensor:
+        found.append(sequences.lengths)
+        return encode(self, embeddings, sequences)
 
     monkeypatch.setattr(Backbone, "encode", recorded)
     find_movement(
         backbone, lines(backbone), strategy="decoupled", steps=2, batch_size=8, lr=1e-3, l1=0.1, clip=1.0,
         held_out=0.25, evaluate_every=2, keep="final", seed=0, compute=Compute(CPU),
     )  # fmt: skip
-    assert len(shapes) > 3
-    assert all(rows == 1 or rows * length <= 100 for rows, length in shapes)
+    assert len(found) > 3
+    assert all(len(lengths) == 1 or sum(lengths) <= 100 for lengths in found)

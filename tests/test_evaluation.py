@@ -6,9 +6,9 @@ import torch
 from stage2 import Toy, label_logits, labelled, plain_pieces
 from toys import KINDS
 
-from ltprompt.batching import MAX_TOKENS
+from ltprompt import evaluation
 from ltprompt.device import Compute
-from ltprompt.evaluation import Reader, mean_measures, measure, softmax
+from ltprompt.evaluation import MAX_TOKENS, Reader, mean_measures, measure, softmax
 from ltprompt.training import fold
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +61,8 @@ def test_logits_under_bf16_keep_the_masters_precision() -> None:
     assert (torch.from_numpy(found).bfloat16().float().numpy() != found).any(), "the head itself must not run in bf16"
 
 
-def test_every_example_is_reported_once() -> None:
+def test_every_example_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MAX_TOKENS", 100)
     toy = Toy.of("bert", double=False)
     counts: list[int] = []
     toy.reader.predict(toy.train.examples, fold(toy.prompt()), on_batch=counts.append)

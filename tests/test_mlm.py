@@ -16,17 +16,23 @@ from toys import KINDS, toy_backbone, toy_model
 
 from ltprompt import mlm
 from ltprompt.backbone import Backbone
-from ltprompt.batching import micro_batches
 from ltprompt.device import Compute
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
 from ltprompt.mlm import Movement, Step, Watcher, find_movement, masked_loss, mlm_step
+from ltprompt.packing import Sequences
 from ltprompt.ticket import STRATEGIES
 from ltprompt.trainee import Trainee
 
 CPU = Compute(torch.device("cpu"))
 STEPS, LR, L1 = 20, 1e-3, 0.1
 Batch = tuple[list[np.ndarray], list[np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that toy batches fall into several."""
+    monkeypatch.setattr(mlm, "MAX_TOKENS", 60)
 
 
 def toy_lines(backbone: Backbone, *, lines: int = 24, words: int = 20, seed: int = 5) -> list[np.ndarray]:
@@ -179,7 +185,7 @@ def test_stage_one_equals_a_dense_reference(
         assert (movement.tensors[name] - moved).abs().max() <= limit, name
     assert [step for step, _ in movement.history.training] == list(range(1, STEPS + 1))
     assert [loss for _, loss in movement.history.training] == pytest.approx(dense.losses, rel=1e-10)
-    assert any(len(micro_batches(np.array(list(map(len, inputs))))) > 1 for inputs, _ in recorder.batches)
+    assert all(len(list(mlm.masked_batches(backbone, *batch))) > 1 for batch in recorder.batches)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,10 +227,10 @@ def test_masked_position_loss_equals_the_stock_loss(kind: str) -> None:
     backbone = toy_backbone(kind)
     pad_id = backbone.tokenizer.pad_token_id
     batch = Masking.of(backbone).apply(toy_lines(backbone), np.random.default_rng(0))
-    ids, targets = padded(batch[0], pad_id), padded(batch[1], IGNORED)
-    attention = padded([np.ones(len(line)) for line in batch[0]], 0)
+    ids, targets = (torch.from_numpy(np.concatenate(lines)) for lines in batch)
     with torch.no_grad():
-        found = masked_loss(backbone, backbone.word_embeddings(ids), attention, targets) / (targets != IGNORED).sum()
+        found = masked_loss(backbone, backbone.word_embeddings(ids), Sequences.of(batch[0]), targets)
+        found /= (targets != IGNORED).sum()
         expected = stock_loss(toy_model(kind).eval(), batch, pad_id)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 

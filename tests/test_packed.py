@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from stage2 import (
@@ -20,7 +19,8 @@ from stage2 import (
 from torch import Tensor
 from toys import KINDS
 
-from ltprompt.batching import micro_batches
+from ltprompt import training
+from ltprompt.packing import Sequences
 from ltprompt.ticket import Ticket
 
 # Whether the backbone ties its embeddings, and the strategy that found the ticket.
@@ -28,6 +28,12 @@ PAIRS = [(True, "decoupled"), (True, "tied"), (True, "frozen-embeddings"), (Fals
 EXACT = 1e-10
 each_pair = pytest.mark.parametrize(("tied", "strategy"), PAIRS)
 each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(autouse=True)
+def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that toy batches fall into several."""
+    monkeypatch.setattr(training, "MAX_TOKENS", 64)
 
 
 def both_ways(toy: Toy, ticket: Ticket | None, clip: float = 0.05) -> tuple[Trained, Plain]:
@@ -114,7 +120,7 @@ def test_prompt_only_is_a_prompt_on_a_frozen_model(kind: str) -> None:
 def test_the_batches_of_these_tests_fall_into_micro_batches(kind: str) -> None:
     toy = Toy.of(kind)
     for batch in list(batches(len(toy.train), ltp_recipe()))[:3]:
-        assert len(micro_batches(np.array([len(toy.train.examples[i].ids) for i in batch]))) > 1
+        assert len(toy.reader.micro_batches([toy.train.examples[i] for i in batch], training.MAX_TOKENS)) > 1
 
 
 @each_kind
@@ -206,10 +212,10 @@ def test_gradients_add_up_over_micro_batches_and_dense_ones_are_freed() -> None:
     toy = Toy.of("xlm-roberta")
     ticket = random_ticket(toy.backbone, 0.3)
     weights = toy.packed(ticket)
-    ids = torch.tensor([toy.words()[:6]])
+    ids, sequences = torch.tensor(toy.words()[:6]), Sequences((6,))
     sums = []
     for _ in range(2):
-        toy.backbone.encode(weights.embed(ids), torch.ones_like(ids)).square().sum().backward()
+        toy.backbone.encode(weights.embed(ids), sequences).square().sum().backward()
         sums.append(weights.flat.grad.clone())
         assert all(parameter.grad is None for parameter in toy.backbone.parameters.values())
         assert weights.table.grad is None

@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks import work
 from benchmarks.check import LOGITS
 from benchmarks.job import Clock, Job, Movement, Outcome
 from benchmarks.rivals.published import ticket_masks, trainable
-from ltprompt.batching import pad
 from ltprompt.masking import IGNORED
 from ltprompt.template import Encoded
 
-CPU = torch.device("cpu")
 Item = dict[str, work.Line]
 
 
@@ -221,8 +220,11 @@ def collator(pad_id: int) -> Any:
     """Return what pads a batch to its longest example."""
 
     def collate(items: Sequence[Item]) -> dict[str, Tensor]:
-        ids, attention = pad([each["input_ids"] for each in items], pad_id, CPU)
-        labels, _ = pad([each["labels"] for each in items], IGNORED, CPU)
-        return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+        ids, labels = ([torch.from_numpy(each[key]) for each in items] for key in ("input_ids", "labels"))
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
+            "attention_mask": pad_sequence([torch.ones_like(line) for line in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        }
 
     return collate

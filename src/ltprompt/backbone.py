@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
 from ltprompt.device import full_precision
+from ltprompt.dropout import FastDropout
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
+from ltprompt.packing import Sequences, encode_packed, encode_padded
 from ltprompt.quantise import load_small
 
 MINI = "mini"
@@ -66,6 +69,8 @@ class Backbone:
         self.norms = frozenset(_norm_parameters(model))
         self.kept_output: tuple[Tensor, Tensor] | None = None
         self.applied: object | None = None
+        self._positions = _position_embeddings(model, self.word_embeddings)
+        self._can_pack = False
         self._head = _head_view(model, self.decoder_path)
         self.decoder.register_forward_hook(self._restore_output)
         self._verify()
@@ -153,10 +158,8 @@ class Backbone:
     def max_length(self) -> int:
         """Longest input in tokens, special tokens included, that the position embeddings allow."""
         limits = [self.tokenizer.model_max_length]
-        for module in _parent(self.model, self.word_embeddings).children():
-            if isinstance(module, nn.Embedding) and module is not self.word_embeddings and module.num_embeddings > 16:
-                offset = 0 if module.padding_idx is None else module.padding_idx + 1
-                limits.append(module.num_embeddings - offset)
+        if self._positions is not None:
+            limits.append(self._positions.num_embeddings - _first_position(self._positions))
         return int(min(limits))
 
     def check_length(self, max_length: int) -> None:
@@ -164,14 +167,21 @@ class Backbone:
         if not 8 <= max_length <= self.max_length:
             raise InputError(f"max_length {max_length} is outside 8 to {self.max_length}, what this backbone can read")
 
-    def encode(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
-        """Run the encoder on word embeddings.
+    @property
+    def packs(self) -> bool:
+        """Whether sequences run without padding: on a CPU, where its arithmetic is what takes the time."""
+        return self._can_pack and self.device.type == "cpu"
 
-        embeddings: [B, L, width] before position and type embeddings are added. attention_mask: [B, L], 1 for tokens;
-        padding stands on the right, so positions count from the left. Returns hidden states [B, L, hidden].
+    def encode(self, embeddings: Tensor, sequences: Sequences) -> Tensor:
+        """Run the encoder on the word embeddings of sequences that stand one after another.
+
+        embeddings: [T, width] before position and type embeddings are added. Returns hidden states [T, hidden].
         """
-        hidden: Tensor = self.base(inputs_embeds=embeddings, attention_mask=attention_mask)[0]
-        return hidden
+        if not self.packs:
+            return encode_padded(self.base, embeddings, sequences)
+        assert self._positions is not None
+        with FastDropout() if self.training else nullcontext():
+            return encode_packed(self.base, embeddings, sequences, _first_position(self._positions))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Apply the head's transform, all of the head but its output matrix, to [N, hidden]."""
@@ -228,17 +238,33 @@ class Backbone:
             raise BackboneError(
                 f"{self.name or 'the model'} has weights that are not finite; copy the checkpoint again"
             )
-        hidden = self.encode(self.word_embeddings(ids), attention)
-        real = attention.bool()
-        ours, words = self.logits(hidden[real]), torch.arange(3, device=self.device)
-        few = self.word_logits(hidden[real], *self.output_rows(words))
-        scale = TOLERANCE * stock[real].abs().max().clamp_min(1)
+        real, sequences = attention.bool(), Sequences((4, 2))
+        embeddings = self.word_embeddings(ids[real])
+        hidden = encode_padded(self.base, embeddings, sequences)
+        ours, words = self.logits(hidden), torch.arange(3, device=self.device)
+        few = self.word_logits(hidden, *self.output_rows(words))
         for found, expected in ((ours, stock[real]), (few, stock[real][:, :3])):
-            if found.shape != expected.shape or not (found - expected).abs().max() <= scale:
+            if not _alike(found, expected):
                 raise BackboneError(
                     f"{type(self.model).__name__} computes its logits in a way that ltprompt does not know; "
                     "use an XLM-R or BERT-like masked language model"
                 )
+        self._can_pack = self._packs_alike(embeddings, sequences, hidden)
+
+    def _packs_alike(self, embeddings: Tensor, sequences: Sequences, expected: Tensor) -> bool:
+        """Say whether the encoder gives the same over packed sequences; one that cannot know them is padded."""
+        if self._positions is None:
+            return False
+        try:
+            found = encode_packed(self.base, embeddings, sequences, _first_position(self._positions))
+        except (TypeError, RuntimeError):
+            return False
+        return _alike(found, expected)
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    scale = TOLERANCE * expected.abs().max().clamp_min(1)
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= scale)
 
 
 def load_config(name: str, revision: str | None) -> Any:
@@ -379,6 +405,18 @@ def _norm_parameters(module: nn.Module) -> list[str]:
 def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
     path = next(name for name, module in model.named_modules() if module is child)
     return model.get_submodule(path.rpartition(".")[0])
+
+
+def _position_embeddings(model: nn.Module, words: nn.Embedding) -> nn.Embedding | None:
+    """Return the embeddings of positions, which stand beside those of words and are more than any token types."""
+    for module in _parent(model, words).children():
+        if isinstance(module, nn.Embedding) and module is not words and module.num_embeddings > 16:
+            return module
+    return None
+
+
+def _first_position(positions: nn.Embedding) -> int:
+    return 0 if positions.padding_idx is None else positions.padding_idx + 1
 
 
 def _eligible(model: Any, base: nn.Module, layers: nn.ModuleList, words: nn.Embedding) -> tuple[EligibleParameter, ...]:

@@ -1,45 +1,52 @@
-"""Length-sorted micro-batches: a batch's gradient is the same sum in any split, so padding need not be paid for."""
+"""Micro-batches: a batch's gradient is the same sum in any split, so padding and memory need not be paid for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
 
-# A micro-batch holds sequences at least this long relative to its longest, so at most this share is padding ...
+# A padded micro-batch holds sequences at least this long relative to its longest, so at most a quarter is padding.
 SLACK = 0.75
-# ... and at most this many tokens, which bounds the memory of the activations.
-MAX_TOKENS = 4096
 
 
-def micro_batches(lengths: np.ndarray, *, slack: float = SLACK, max_tokens: int = MAX_TOKENS) -> list[np.ndarray]:
-    """Split a batch into micro-batches of similar length, longest first.
+def micro_batches(lengths: np.ndarray, *, max_tokens: int, packed: bool) -> list[np.ndarray]:
+    """Split a batch into micro-batches, longest sequences first.
 
-    lengths: [N] integers. Returns arrays of positions in `lengths`; each position stands in exactly one. Sequences
-    join a micro-batch while they are at least `slack` times as long as its longest and it stays within `max_tokens`.
+    lengths: [N] integers. max_tokens: bounds the memory of the activations; a sequence longer than that stands alone.
+    packed: whether sequences stand one after another, so that any of them may stand together; the micro-batches are
+    then about equally large. Otherwise only those of similar length do, as their padding is computed too.
+    Returns arrays of positions in `lengths`; each position stands in exactly one.
     """
+    if not len(lengths):
+        return []
     order = np.argsort(-lengths, kind="stable")
-    groups: list[list[int]] = []
-    longest = 0
-    for place in order.tolist():
-        if groups and lengths[place] >= slack * longest and (len(groups[-1]) + 1) * longest <= max_tokens:
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-            longest = int(lengths[place])
-    return [np.array(group, dtype=np.int64) for group in groups]
+    sizes = lengths[order].tolist()
+    return np.split(order, _packed_cuts(sizes, max_tokens) if packed else _padded_cuts(sizes, max_tokens))
 
 
-def pad(sequences: Sequence[np.ndarray], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids [B, L] padded on the right, int64, and the attention mask [B, L], int64."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    attention = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(attention.shape, pad_id, dtype=np.int64)
-    ids[attention] = np.concatenate(sequences)
-    return torch.from_numpy(ids).to(device), torch.from_numpy(attention.astype(np.int64)).to(device)
+def _packed_cuts(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Return where to cut sequences so that each part has at most `max_tokens`, and about as many as the others."""
+    share = sum(sizes) / math.ceil(sum(sizes) / max_tokens)
+    cuts, held = [], 0
+    for place, size in enumerate(sizes):
+        if held and (held >= share or held + size > max_tokens):
+            cuts.append(place)
+            held = 0
+        held += size
+    return cuts
+
+
+def _padded_cuts(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Return where to cut sequences, longest first, so that each part padded has at most `max_tokens`."""
+    cuts, first = [], 0
+    for place, size in enumerate(sizes):
+        if size < SLACK * sizes[first] or (place > first and (place - first + 1) * sizes[first] > max_tokens):
+            cuts.append(place)
+            first = place
+    return cuts
 
 
 @lru_cache(maxsize=1)

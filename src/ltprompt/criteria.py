@@ -156,13 +156,12 @@ def _take_gradient(
 ) -> None:
     """Leave the gradient of a masked batch's mean loss with what is trained."""
     backbone = trainee.backbone
-    pad_id = backbone.tokenizer.pad_token_id
     count = sum(int((target != IGNORED).sum()) for target in targets)
-    trainee.touch(np.append(np.concatenate(inputs), pad_id))
+    trainee.touch(np.concatenate(inputs))
     trainee.zero_grad()
-    for ids, attention, wanted in masked_batches(inputs, targets, pad_id, backbone.device):
+    for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
         with compute.autocast():
-            loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
+            loss = masked_loss(backbone, trainee.embed(ids), sequences, wanted) / count
         if not math.isfinite(float(loss.detach())):
             raise TrainingError(f"the loss is {float(loss.detach())}, so it has no gradient; try --dtype fp32")
         loss.backward()

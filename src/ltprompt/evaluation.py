@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ltprompt.backbone import Backbone
-from ltprompt.batching import micro_batches, pad
+from ltprompt.batching import micro_batches
 from ltprompt.device import Compute, full_precision
+from ltprompt.packing import Sequences
 from ltprompt.pooling import classify
 from ltprompt.prompt import insert
 from ltprompt.template import Encoded
@@ -20,6 +21,8 @@ from ltprompt.verbaliser import Verbaliser
 
 Embed = Callable[[Tensor], Tensor]
 OutputRows = tuple[Tensor, Tensor | None]
+
+MAX_TOKENS = 4096  # of a micro-batch in evaluation
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,16 @@ class Reader:
     def logits(self, batch: Sequence[Encoded], prompt: Tensor | None, embed: Embed, rows: OutputRows) -> Tensor:
         """Return label logits [B, labels] of a batch; the head runs at the mask, for the verbaliser's words alone.
 
-        prompt: [n, width] vectors, None without a prompt, for fine-tuning the folded classifier. embed: word ids [B, L]
-        -> embeddings [B, L, width]. rows: rows of the output matrix.
+        prompt: [n, width] vectors, None without a prompt, for fine-tuning the folded classifier. embed: word ids [T] of
+        the whole batch -> embeddings [T, width]. rows: rows of the output matrix.
         """
         backbone, vectors = self.backbone, None if self.verbaliser is None else prompt
-        pad_id = backbone.tokenizer.pad_token_id
-        ids, attention = pad([example.ids for example in batch], pad_id, backbone.device)
-        places = torch.tensor([example.read_at for example in batch], device=backbone.device)
+        sequences = Sequences.of([example.ids for example in batch])
+        ids = torch.from_numpy(np.concatenate([example.ids for example in batch])).to(backbone.device, torch.int64)
+        places = torch.from_numpy(sequences.starts + [example.read_at for example in batch]).to(backbone.device)
         with self.compute.autocast():
-            hidden = backbone.encode(insert(embed(ids.clamp_min(0)), ids, vectors), attention)
-        found = hidden[torch.arange(len(batch), device=backbone.device), places]
+            hidden = backbone.encode(insert(embed(ids.clamp_min(0)), ids, vectors), sequences)
+        found = hidden[places]
         if self.verbaliser is not None:
             return self.verbaliser.label_logits(backbone.word_logits(found, *rows))
         assert prompt is not None
@@ -74,13 +77,13 @@ class Reader:
     ) -> np.ndarray:
         """Return label logits [N, labels], fp32 or the weights' dtype, in the examples' order.
 
-        Examples run in batches of similar length. embed and rows default to the backbone's own as it stands.
+        Examples run in micro-batches. embed and rows default to the backbone's own as it stands.
         """
         self.backbone.model.eval()
         embed = embed or self.backbone.word_embeddings
         rows = rows or self.output_rows
         found: np.ndarray | None = None
-        for group in micro_batches(np.array([len(example.ids) for example in examples])):
+        for group in self.micro_batches(examples, MAX_TOKENS):
             logits = self.logits([examples[i] for i in group], prompt, embed, rows).cpu().numpy()
             if found is None:
                 found = np.empty((len(examples), logits.shape[1]), logits.dtype)
@@ -88,6 +91,11 @@ class Reader:
             if on_batch:
                 on_batch(len(group))
         return found if found is not None else np.empty((0, self._classes(prompt)), np.float32)
+
+    def micro_batches(self, examples: Sequence[Encoded], max_tokens: int) -> list[np.ndarray]:
+        """Return micro-batches of at most so many tokens, as positions in `examples`."""
+        lengths = np.array([len(example.ids) for example in examples], np.int64)
+        return micro_batches(lengths, max_tokens=max_tokens, packed=self.backbone.packs)
 
     def _classes(self, folded: Tensor | None) -> int:
         if self.verbaliser is not None:

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltprompt.backbone import Backbone
-from ltprompt.batching import micro_batches, pad
+from ltprompt.batching import micro_batches
 from ltprompt.device import Compute, forked_random
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.files import TensorFile, write_tensors
 from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
 from ltprompt.originals import originals, restore
+from ltprompt.packing import Sequences
 from ltprompt.trainee import Trainee
 
 # Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
@@ -73,12 +74,12 @@ class Movement:
     history: History
 
 
-def masked_loss(backbone: Backbone, embeddings: Tensor, attention: Tensor, targets: Tensor) -> Tensor:
+def masked_loss(backbone: Backbone, embeddings: Tensor, sequences: Sequences, targets: Tensor) -> Tensor:
     """Return the summed cross-entropy at the chosen positions; the head runs at those positions only.
 
-    embeddings: [B, L, width]; attention, targets: [B, L], targets −100 where no token was chosen.
+    embeddings: [T, width]; targets: [T], −100 where no token was chosen.
     """
-    hidden = backbone.encode(embeddings, attention)
+    hidden = backbone.encode(embeddings, sequences)
     chosen = targets != IGNORED
     logits = backbone.logits(hidden[chosen])
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -245,18 +246,17 @@ def mlm_step(
 ) -> float:
     """Take one optimizer step on a masked batch and return its MLM loss; a loss that is not finite moves nothing.
 
-    The batch runs in length-sorted micro-batches, each divided by the whole batch's count of chosen tokens.
+    The batch runs in micro-batches, each divided by the whole batch's count of chosen tokens.
     """
     backbone = trainee.backbone
-    pad_id = backbone.tokenizer.pad_token_id
     count = sum(int((target != IGNORED).sum()) for target in targets)
-    trainee.touch(np.append(np.concatenate(inputs), pad_id))
+    trainee.touch(np.concatenate(inputs))
     trainee.zero_grad()
     backbone.model.train()
     total = 0.0
-    for ids, attention, wanted in masked_batches(inputs, targets, pad_id, backbone.device):
+    for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
         with compute.autocast():
-            loss = masked_loss(backbone, trainee.embed(ids), attention, wanted) / count
+            loss = masked_loss(backbone, trainee.embed(ids), sequences, wanted) / count
         loss.backward()
         total += float(loss.detach())
     trainee.pull_back(theta, l1 / backbone.untied_size)
@@ -267,13 +267,17 @@ def mlm_step(
 
 
 def masked_batches(
-    inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], pad_id: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (ids, attention, targets), each [B, L], in length-sorted micro-batches."""
-    for group in micro_batches(np.array([len(line) for line in inputs]), max_tokens=MAX_TOKENS):
-        ids, attention = pad([inputs[i] for i in group], pad_id, device)
-        wanted, _ = pad([targets[i] for i in group], IGNORED, device)
-        yield ids, attention, wanted
+    backbone: Backbone, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+) -> Iterator[tuple[Tensor, Sequences, Tensor]]:
+    """Yield micro-batches as (ids [T], how they part into lines, targets [T])."""
+    lengths = np.array([len(line) for line in inputs], np.int64)
+    for group in micro_batches(lengths, max_tokens=MAX_TOKENS, packed=backbone.packs):
+        sequences = Sequences(tuple(lengths[group].tolist()))
+        ids, wanted = (
+            torch.from_numpy(np.concatenate([lines[i] for i in group])).to(backbone.device, torch.int64)
+            for lines in (inputs, targets)
+        )
+        yield ids, sequences, wanted
 
 
 @torch.no_grad()
@@ -288,9 +292,9 @@ def held_out_loss(
     for start in range(0, len(order), 256):
         generator = np.random.default_rng([seed, 3, start])
         inputs, targets = masking.apply([lines[int(i)] for i in order[start : start + 256]], generator)
-        for ids, attention, wanted in masked_batches(inputs, targets, masking.pad_id, backbone.device):
+        for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
             with compute.autocast():
-                total += float(masked_loss(backbone, trainee.embed(ids), attention, wanted))
+                total += float(masked_loss(backbone, trainee.embed(ids), sequences, wanted))
             count += int((wanted != IGNORED).sum())
     return total / count
 

@@ -300,8 +300,8 @@ class PromptClassifier:
         return PromptEncoder.seeded(self.template.prompt_length, backbone.width, seed, device=device, dtype=dtype)
 
     def _words(self, examples: LabelledExamples) -> list[int]:
-        """Return the ids that training looks up: row 0 at prompt slots and padding behind short examples too."""
-        words = {0, self.backbone.tokenizer.pad_token_id}
+        """Return the ids that training looks up, row 0 at prompt slots too."""
+        words = {0}
         for example in examples.examples:
             words.update(example.ids[example.ids >= 0].tolist())
         return sorted(words)

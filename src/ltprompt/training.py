@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltprompt.batching import epoch_order, micro_batches
+from ltprompt.batching import epoch_order
 from ltprompt.device import forked_random
 from ltprompt.errors import TrainingError
 from ltprompt.evaluation import Reader
 from ltprompt.methods import Recipe, Weights, trained_tensors
 from ltprompt.template import Encoded
+
+# Tokens of a micro-batch: their activations are the largest part of training's memory beside the weights.
+MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def train_step(
 ) -> float:
     """Take one optimizer step on the examples numbered in `batch` and return the mean loss.
 
-    The batch runs in length-sorted micro-batches whose losses are divided by the whole batch's size: one gradient. The
+    The batch runs in micro-batches whose losses are divided by the whole batch's size: one gradient. The
     prompt is encoded once; its gradient is collected over the micro-batches and goes back through the encoder once.
     """
     reader.backbone.model.train()
@@ -128,7 +131,7 @@ def train_step(
     folded = None if prompt is None else prompt()
     leaf = None if folded is None else folded.detach().requires_grad_()
     total = 0.0
-    for group in micro_batches(np.array([len(train.examples[i].ids) for i in batch])):
+    for group in reader.micro_batches([train.examples[i] for i in batch], MAX_TOKENS):
         chosen = batch[group]
         logits = reader.logits([train.examples[i] for i in chosen], leaf, weights.embed, weights.output_rows())
         labels = torch.from_numpy(train.labels[chosen]).to(logits.device)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from ltprompt.backbone import Backbone
-from ltprompt.batching import pad
 from ltprompt.device import Compute
 from ltprompt.experiments.driver import Plan
 from ltprompt.experiments.labels import method_label
 from ltprompt.experiments.records import RunSpec
+from ltprompt.packing import Sequences
 from ltprompt.tokens import encode
 
 SAMPLE = 24  # examples that are measured
@@ -27,14 +27,14 @@ def seconds_per_text(backbone: Backbone, compute: Compute, texts: Sequence[str])
     """Return the measured seconds of one text's way through the encoder, over some texts drawn evenly from these."""
     sample = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
     ids = [np.array(one[:LONGEST] or [0]) for one in encode(backbone.tokenizer, sample)]
-    batch, attention = pad(ids, backbone.tokenizer.pad_token_id, backbone.device)
+    words, sequences = torch.from_numpy(np.concatenate(ids)).to(backbone.device), Sequences.of(ids)
     backbone.model.eval()
     seconds = []
     with torch.inference_mode(), compute.autocast():
         for _ in range(3):
             start = time.perf_counter()
             # Copied to the CPU, so that the time of a GPU's work is counted.
-            backbone.encode(backbone.word_embeddings(batch), attention).sum().item()
+            backbone.encode(backbone.word_embeddings(words), sequences).sum().item()
             seconds.append(time.perf_counter() - start)
     return min(seconds) / len(sample)
 

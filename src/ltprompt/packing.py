@@ -1,0 +1,124 @@
+"""Sequences one after another in one tensor: an encoder runs over them without padding, or padded where it must.
+
+Padding costs arithmetic in every product of a layer; attention alone has to know where a sequence ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """How the rows of a packed tensor [T, ...] part into sequences: `lengths`, each at least 1, with the sum T."""
+
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[np.ndarray]) -> Sequences:
+        """Return how the concatenation of these arrays parts."""
+        return cls(tuple(map(len, parts)))
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First row of each sequence [B], int64."""
+        lengths = np.array(self.lengths, np.int64)
+        return np.cumsum(lengths) - lengths
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Place of each row in its sequence [T], int64, from 0."""
+        return np.arange(sum(self.lengths)) - np.repeat(self.starts, self.lengths)
+
+    @cached_property
+    def padded_places(self) -> np.ndarray:
+        """Place of each row in the flattened [B × L] of the padded tensor [T], int64."""
+        longest = max(self.lengths)
+        return self.positions + np.repeat(np.arange(len(self.lengths)) * longest, self.lengths)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """Neighbours of equal length, as (how many, their length): each run is a batch as it lies."""
+        return tuple((len(list(found)), length) for length, found in groupby(self.lengths))
+
+
+def encode_packed(base: nn.Module, embeddings: Tensor, sequences: Sequences, first_position: int) -> Tensor:
+    """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden].
+
+    first_position: number of the first position, as the encoder's position embeddings count. The encoder must attend
+    by transformers' attention interface; whether it does shows in what it computes.
+    """
+    positions = torch.from_numpy(sequences.positions + first_position).to(embeddings.device)
+    with _attending(base.config, PACKED):
+        found = base(inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences)
+    hidden: Tensor = found[0].squeeze(0)
+    return hidden
+
+
+def encode_padded(base: nn.Module, embeddings: Tensor, sequences: Sequences) -> Tensor:
+    """Run an encoder over embeddings [T, width] by way of a padded batch and return hidden states [T, hidden]."""
+    count, longest = len(sequences.lengths), max(sequences.lengths)
+    places = torch.from_numpy(sequences.padded_places).to(embeddings.device)
+    padded = embeddings.new_zeros(count * longest, embeddings.shape[1]).index_copy(0, places, embeddings)
+    attention = torch.zeros(count * longest, dtype=torch.int64, device=embeddings.device).index_fill(0, places, 1)
+    found = base(
+        inputs_embeds=padded.unflatten(0, (count, longest)), attention_mask=attention.unflatten(0, (count, longest))
+    )
+    hidden: Tensor = found[0].flatten(0, 1).index_select(0, places)
+    return hidden
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sequences: Sequences,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each sequence, as transformers calls an attention function.
+
+    query, key, value: [1, heads, T, d]. Returns [1, T, heads, d]; nothing is copied but the result.
+    """
+    if attention_mask is not None or sliding_window is not None:
+        raise TypeError(f"{type(module).__name__} attends in a way that packed sequences do not know")
+    sizes = [count * length for count, length in sequences.runs]
+    parts = zip(*(tensor.squeeze(0).split(sizes, dim=1) for tensor in (query, key, value)), strict=True)
+    found = []
+    for run, part in zip(sequences.runs, parts, strict=True):
+        q, k, v = (tensor.unflatten(1, run).transpose(0, 1) for tensor in part)  # each [count, heads, length, d]
+        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        found.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(found).unsqueeze(0), None
+
+
+@contextmanager
+def _attending(config: Any, name: str) -> Iterator[None]:
+    """Let a model attend by a function of this name; outside, the stock forward is as it was."""
+    usual = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+AttentionInterface.register(PACKED, packed_attention)

@@ -1,0 +1,142 @@
+"""Packed sequences against padded batches of stock models, of every family that packs and of some that cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from toys import toy_tokenizer
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    MPNetConfig,
+    MPNetForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from ltprompt.backbone import Backbone
+from ltprompt.packing import Sequences, encode_packed, encode_padded
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+SMALLER = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
+FAMILIES = {
+    "albert": (AlbertConfig, AlbertForMaskedLM, SIZES | {"embedding_size": 16}),
+    "bert": (BertConfig, BertForMaskedLM, SIZES),
+    "deberta": (DebertaV2Config, DebertaV2ForMaskedLM, SIZES),
+    "distilbert": (DistilBertConfig, DistilBertForMaskedLM, SMALLER),
+    "electra": (ElectraConfig, ElectraForMaskedLM, SIZES | {"embedding_size": 16}),
+    "mpnet": (MPNetConfig, MPNetForMaskedLM, SIZES),
+    "xlm-roberta": (XLMRobertaConfig, XLMRobertaForMaskedLM, SIZES),
+}
+PADDED = ("deberta", "mpnet")  # that attend in ways of their own
+LENGTHS = (9, 9, 9, 4, 4, 1)
+
+
+def family(name: str, *, dropout: float = 0.0) -> Backbone:
+    config, model, sizes = FAMILIES[name]
+    tokenizer = toy_tokenizer("xlm-roberta")
+    torch.manual_seed(3)
+    given: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "max_position_embeddings": 66,
+    }
+    built = model(config(**sizes, **given)).double()
+    for module in built.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    for parameter in built.parameters():  # biases and norms start at 0 and 1, behind which mistakes could hide
+        torch.nn.init.normal_(parameter, std=0.2)
+    return Backbone(built, tokenizer)
+
+
+def words(backbone: Backbone) -> Tensor:
+    """Ordinary words [T] of sequences as long as LENGTHS."""
+    known = [number for number in range(len(backbone.tokenizer)) if number not in backbone.tokenizer.all_special_ids]
+    return torch.from_numpy(np.random.default_rng(1).choice(known, sum(LENGTHS)))
+
+
+def stock_hidden(backbone: Backbone, ids: Tensor) -> Tensor:
+    """Hidden states [T, hidden] of each sequence run alone through the stock encoder."""
+    alone = [backbone.base(input_ids=part.unsqueeze(0))[0].squeeze(0) for part in ids.split(LENGTHS)]
+    return torch.cat(alone)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_sequences_know_where_each_row_stands(lengths: list[int]) -> None:
+    sequences = Sequences(tuple(lengths))
+    rows = [(number, place) for number, length in enumerate(lengths) for place in range(length)]
+    assert sequences.positions.tolist() == [place for _, place in rows]
+    assert sequences.padded_places.tolist() == [number * max(lengths) + place for number, place in rows]
+    assert sequences.starts.tolist() == [sum(lengths[:number]) for number in range(len(lengths))]
+    assert [length for count, length in sequences.runs for _ in range(count)] == lengths
+    assert all(first[1] != second[1] for first, second in zip(sequences.runs, sequences.runs[1:], strict=False))
+    assert Sequences.of([np.zeros(length) for length in lengths]) == sequences
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sequences_are_encoded_as_if_alone(name: str) -> None:
+    backbone = family(name)
+    assert backbone.packs == (name not in PADDED)
+    ids, sequences = words(backbone), Sequences(LENGTHS)
+    with torch.no_grad():
+        expected = stock_hidden(backbone, ids)
+        for found in (
+            backbone.encode(backbone.word_embeddings(ids), sequences),
+            encode_padded(backbone.base, backbone.word_embeddings(ids), sequences),
+        ):
+            assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_are_those_of_sequences_alone(name: str) -> None:
+    backbone = family(name)
+    ids, sequences = words(backbone), Sequences(LENGTHS)
+    parameters = [parameter.requires_grad_() for parameter in backbone.base.parameters()]
+    weights = torch.randn(sum(LENGTHS), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradients(hidden: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad((hidden * weights).sum(), parameters, allow_unused=True)
+
+    found = gradients(backbone.encode(backbone.word_embeddings(ids), sequences))
+    expected = gradients(stock_hidden(backbone, ids))
+    scale = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert (one - other).abs().max() <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in PADDED])
+def test_the_stock_forward_stays_as_it_was(name: str) -> None:
+    backbone = family(name)
+    ids, pad = words(backbone)[:12].view(2, 6), backbone.tokenizer.pad_token_id
+    ids[1, 3:] = pad
+    attention = (ids != pad).long()
+    before = backbone.model(input_ids=ids, attention_mask=attention).logits
+    backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS))
+    assert torch.equal(backbone.model(input_ids=ids, attention_mask=attention).logits, before)
+    with pytest.raises((IndexError, RuntimeError)):  # positions beyond the last
+        encode_packed(backbone.base, backbone.word_embeddings(ids.flatten()), Sequences((12,)), 60)
+    assert torch.equal(backbone.model(input_ids=ids, attention_mask=attention).logits, before)
+
+
+def test_elsewhere_than_on_a_cpu_sequences_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = family("bert")
+    assert backbone.packs
+    monkeypatch.setattr(Backbone, "device", torch.device("meta"))
+    assert not backbone.packs
