@@ -41,7 +41,8 @@ class Sequences:
     @cached_property
     def positions(self) -> np.ndarray:
         """Place of each row in its sequence [T], int64, from 0."""
-        return np.arange(sum(self.lengths)) - np.repeat(self.starts, self.lengths)
+        positions: np.ndarray = np.arange(sum(self.lengths)) - np.repeat(self.starts, self.lengths)
+        return positions
 
     @cached_property
     def padded_places(self) -> np.ndarray:
