@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -138,5 +139,6 @@ def _cut(place: Place, length: int) -> int:
     return min(length, place.shape.max_length)
 
 
+@lru_cache(maxsize=1)
 def _ordinary(ids: Ids) -> Line:
     return np.setdiff1d(np.arange(ids.vocabulary), ids.special)

@@ -207,10 +207,15 @@ def _unpacked(file: TensorFile, name: str, shape: tuple[int, ...]) -> Change:
         rows = file.get(f"rows/{name}", dtype=torch.int32).numpy().astype(np.int64)
     if len(rows) == 0 or rows[0] < 0 or rows[-1] >= height or (np.diff(rows) <= 0).any():
         raise file.damaged(f"rows of {name!r} are not ascending numbers below {height}")
-    index = (rows[:, None] * width + np.arange(width)).reshape(-1)
+    size = len(rows) * width
     if f"bits/{name}" in file.names:
-        packed = file.get(f"bits/{name}", shape=((len(index) + 7) // 8,), dtype=torch.uint8).numpy()
-        index = index[np.unpackbits(packed, count=len(index), bitorder="little").astype(np.bool_)]
-    if len(index) != len(values) or not values.isfinite().all():
+        packed = file.get(f"bits/{name}", shape=((size + 7) // 8,), dtype=torch.uint8).numpy()
+        index = np.flatnonzero(np.unpackbits(packed, count=size, bitorder="little").view(np.bool_))
+    else:
+        index = np.arange(size)
+    if len(rows) < height:  # the entries of a kept row lie as far on as rows are left out before it
+        index += (rows - np.arange(len(rows)))[index // width] * width
+    # A sum in float64 cannot overflow, so it is finite exactly if every value is.
+    if len(index) != len(values) or not values.sum(dtype=torch.float64).isfinite():
         raise file.damaged(f"{name!r} has {len(values)} values for {len(index)} entries, or values that are not finite")
     return Change(name, torch.from_numpy(index.astype(np.int32)), values)

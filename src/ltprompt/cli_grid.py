@@ -85,19 +85,16 @@ def _list(plan: Plan) -> None:
 
 
 @contextmanager
-def _runs_bar(total: int) -> Iterator[OnEvent]:
-    """Yield what shows a grid's runs as a bar."""
+def _runs_bar(total: int, first: int) -> Iterator[OnEvent]:
+    """Yield what shows a grid's runs as a bar; `first` of them were finished before."""
     from ltprompt.progress import bar
 
-    with bar("runs", total, "run") as advance:
-        seen = 0
+    with bar("runs", total, "run", first) as advance:
 
         def hear(kind: Kind, spec: RunSpec, counts: Counts) -> None:
-            nonlocal seen
-            ended = counts.done + counts.failed
+            ended = int(kind in ("finished", "failed"))
             failed = f", {counts.failed} failed" if counts.failed else ""
-            advance(ended - seen, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
-            seen = ended
+            advance(ended, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
 
         yield hear
 

@@ -41,7 +41,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def silent(total: int) -> Iterator[OnEvent]:
+def silent(total: int, first: int) -> Iterator[OnEvent]:
     yield lambda kind, spec, counts: None
 
 
@@ -50,7 +50,7 @@ def run(
     out: Path,
     where: Where = HERE,
     *,
-    on_event: Callable[[int], Any] = silent,
+    on_event: Callable[[int, int], Any] = silent,
     watcher: Watcher | None = None,
 ) -> Summary:
     plan = plan_grid(name, out, where, stage_one=lambda: nullcontext(watcher), say=lambda text: None)
@@ -174,9 +174,12 @@ class Stopping:
 
     def __init__(self, number: int) -> None:
         self.left = number
+        self.counts = (0, 0)
 
     @contextmanager
-    def __call__(self, total: int) -> Iterator[OnEvent]:
+    def __call__(self, total: int, first: int) -> Iterator[OnEvent]:
+        self.counts = (total, first)
+
         def hear(kind: str, spec: Any, counts: Any) -> None:
             if kind == "started":
                 self.left -= 1
@@ -194,8 +197,10 @@ def test_interrupted_and_resumed_anywhere_it_ends_the_same(base: Path, tmp_path:
         out = tmp_path / f"stopped{number}"
         stopped = run(name, out, on_event=Stopping(number))
         assert (stopped.interrupted, stopped.counts.done) == (True, number)
-        resumed = run(name, out)
+        going_on = Stopping(99)
+        resumed = run(name, out, on_event=going_on)
         assert (resumed.interrupted, resumed.counts.done) == (False, 4)
+        assert going_on.counts == (4, number), "what was finished before is not counted in the time left"
         assert files(out) == files(tmp_path / "whole")
         assert ledger_rows(out) == ledger_rows(tmp_path / "whole")
 

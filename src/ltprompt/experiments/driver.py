@@ -135,10 +135,10 @@ def plan_grid(
     return Plan(grid, text, tuple(wishes), tuple(tickets), planner, GridFolder(out), compute)
 
 
-def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int], AbstractContextManager[OnEvent]]) -> Ran:
+def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], AbstractContextManager[OnEvent]]) -> Ran:
     """Make what is missing: scores, tickets, then runs; what the ledger has is never run again.
 
-    on_event: given the number of runs, opens what hears of them. Raises `InputError` where another driver runs this
+    on_event: given the number of runs and of those finished before, opens what hears of them. Raises `InputError` where another driver runs this
     grid.
     """
     folder, planner = plan.folder, plan.planner
@@ -149,7 +149,7 @@ def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int], AbstractCont
         folder.write_plan(plan.grid.name, plan.grid.layouts, [job.spec.id for job in jobs])
         waiting = unfinished(jobs, ledger, folder)
         planner.load_tickets(waiting, plan.wishes)
-        with on_event(len(jobs)) as hear:
+        with on_event(len(jobs), len(jobs) - len(waiting)) as hear:
             summary = _execute(jobs, planner, where, ledger, folder, hear)
         return _ran(summary, jobs, ledger)
 
