@@ -16,7 +16,7 @@ from benchmarks import floors, work
 from benchmarks.check import LOGITS
 from benchmarks.job import Job, Movement, Outcome
 from benchmarks.shapes import SEED, Place
-from ltprompt import ticket as selection
+from ltprompt import selection
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
 from ltprompt.changes import Change

@@ -1,101 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
-import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
+from toy_scores import full_sort, make_scores, parameters
 
-from ltprompt import ticket as ticket_module
-from ltprompt.eligible import EligibleParameter, total
+from ltprompt.eligible import total
 from ltprompt.errors import FileFormatError, InputError, LtpError, MismatchError
 from ltprompt.files import write_tensors
-from ltprompt.ticket import READY, Scope, Selection, Ticket, intersection, segment, select, union
-
-RATIOS = [0, *(round(0.05 * step, 2) for step in range(1, 20)), 1]
-Scored = tuple[EligibleParameter, Tensor]
-
-
-def parameters(layers: int, embeddings: bool = True) -> tuple[EligibleParameter, ...]:
-    """A small eligible set with shapes that do not fill whole bytes."""
-    made = []
-    if embeddings:
-        made.append(EligibleParameter("word", (11, 3), 0, "word_embeddings"))
-        made.append(EligibleParameter("position", (5, 3), 0, "position_embeddings"))
-    for layer in range(1, layers + 1):
-        made.append(EligibleParameter(f"{layer}.query.weight", (3, 5), layer, "attention.self.query"))
-        made.append(EligibleParameter(f"{layer}.query.bias", (3,), layer, "attention.self.query"))
-        made.append(EligibleParameter(f"{layer}.dense.weight", (4, 8), layer, "dense"))
-    return tuple(made)
-
-
-def make_scores(kind: str, layers: int = 5, embeddings: bool = True) -> list[Scored]:
-    generator = torch.Generator().manual_seed(layers)
-
-    def values(shape: tuple[int, ...]) -> Tensor:
-        uniform = torch.rand(shape, generator=generator)
-        made = {
-            "distinct": uniform,
-            "wide": 10.0 ** (uniform * 70 - 38),
-            "heavy ties": (uniform * 3).round(),
-            "same upper bits": 1 + (uniform * 9).round() * 2.0**-23,
-            "all equal": torch.full(shape, 0.25),
-            "all zero": torch.zeros(shape),
-            "minus zero": torch.where(uniform < 0.5, torch.tensor(-0.0), torch.tensor(0.0)),
-            "denormals": (uniform * 5).round() * 2.0**-149,
-            "mostly zero": torch.where(uniform < 0.7, torch.tensor(0.0), uniform),
-        }
-        return made[kind]
-
-    return [(parameter, values(parameter.shape)) for parameter in parameters(layers, embeddings)]
-
-
-KINDS = [
-    "distinct",
-    "wide",
-    "heavy ties",
-    "same upper bits",
-    "all equal",
-    "all zero",
-    "minus zero",
-    "denormals",
-    "mostly zero",
-]
-
-
-def full_sort(scores: list[Scored], ratio: float, scope: str, layers: set[int]) -> set[tuple[str, int]]:
-    """The rule written plainly: a stable sort of every entry, one group at a time."""
-    groups = [sorted(layers)] if scope == "global" else [[layer] for layer in sorted(layers)]
-    chosen: set[tuple[str, int]] = set()
-    for group in groups:
-        entries = [
-            (-value, order, index, parameter.name)
-            for order, (parameter, tensor) in enumerate(scores)
-            if parameter.layer in group
-            for index, value in enumerate(tensor.flatten().tolist())
-        ]
-        size = math.floor(ratio * len(entries) + 0.5)
-        chosen |= {(name, index) for _, _, index, name in sorted(entries)[:size]}
-    return chosen
-
-
-def chosen_entries(selection: Selection, scores: list[Scored]) -> set[tuple[str, int]]:
-    """The entries of packed bitmaps, read bit by bit."""
-    names = {parameter.name: parameter.numel for parameter, _ in scores}
-    return {
-        (name, index)
-        for name, bitmap in selection.bitmaps.items()
-        for index in range(names[name])
-        if int(bitmap[index // 8]) >> (index % 8) & 1
-    }
+from ltprompt.selection import Scope, Scored, select
+from ltprompt.ticket import READY, Ticket, intersection, union
 
 
 def cut(scores: list[Scored], ratio: float = 0.3, scope: Scope = "global", layers: str = "all") -> Ticket:
@@ -114,168 +33,11 @@ def cut(scores: list[Scored], ratio: float = 0.3, scope: Scope = "global", layer
     )
 
 
-SEGMENTS = {
-    "all": {0, 1, 2, 3, 4, 5},
-    "lower": {1},
-    "middle": {2, 3, 4},
-    "higher": {5},
-    "2-4": {2, 3, 4},
-    "0,2,4-5": {0, 2, 4, 5},
-    "5": {5},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_selection_is_that_of_a_full_sort(kind: str, scope: Scope) -> None:
-    scores = make_scores(kind)
-    for layers, chosen in SEGMENTS.items():
-        for ratio in RATIOS:
-            selection = select(scores, ratio=ratio, scope=scope, layers=layers)
-            expected = full_sort(scores, ratio, scope, chosen)
-            assert chosen_entries(selection, scores) == expected, (layers, ratio)
-            flat = {parameter.name: tensor.flatten() for parameter, tensor in scores}
-            assert selection.zero_entries == sum(flat[name][index].item() == 0 for name, index in expected)
-
-
-@pytest.mark.parametrize("chunk", [8, 16])
-@pytest.mark.parametrize("kind", ["heavy ties", "all equal", "distinct"])
-def test_chunks_do_not_change_the_selection(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticket_module, "_CHUNK", chunk)
-    scores = make_scores(kind)
-    for ratio in RATIOS:
-        expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
-        assert chosen_entries(select(scores, ratio=ratio), scores) == expected
-
-
-@given(
-    values=st.lists(st.floats(0, width=32, allow_infinity=False), min_size=1, max_size=60),
-    ratio=st.floats(0, 1),
-    split=st.integers(0, 60),
-)
-def test_selection_of_any_floats_is_that_of_a_full_sort(values: list[float], ratio: float, split: int) -> None:
-    parts = [part for part in (values[:split], values[split:]) if part]
-    scores = [
-        (EligibleParameter(f"t{layer}", (len(part),), layer, "dense"), torch.tensor(part))
-        for layer, part in enumerate(parts)
-    ]
-    selection = select(scores, ratio=ratio)
-    assert chosen_entries(selection, scores) == full_sort(scores, ratio, "global", {0, 1})
-
-
-def test_selection_does_not_depend_on_memory_layout() -> None:
-    scores = make_scores("distinct")
-    strided = [
-        (parameter, tensor.t().contiguous().t() if tensor.dim() == 2 else tensor) for parameter, tensor in scores
-    ]
-    expected = full_sort(scores, 0.4, "global", SEGMENTS["all"])
-    assert chosen_entries(select(strided, ratio=0.4), scores) == expected
-
-
-def test_selection_needs_little_memory() -> None:
-    size = 2**23
-    parameter = EligibleParameter("big", (size,), 0, "word_embeddings")
-    tensor = (torch.arange(size) * 7919 % size).float()
-    tracemalloc.start()
-    selection = select([(parameter, tensor)], ratio=0.25)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert int(np.unpackbits(selection.bitmaps["big"]).sum()) == size // 4
-    assert peak < tensor.nbytes  # far from the 8 bytes an entry of a sort's indices
-
-
-@pytest.mark.parametrize(
-    ("last", "lower", "middle", "higher"),
-    [
-        (12, [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]),
-        (13, [1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13]),
-        (14, [1, 2, 3, 4], [5, 6, 7, 8, 9, 10], [11, 12, 13, 14]),
-        (5, [1], [2, 3, 4], [5]),
-        (3, [1], [2], [3]),
-    ],
-)
-def test_thirds(last: int, lower: list[int], middle: list[int], higher: list[int]) -> None:
-    for embeddings in (True, False):
-        eligible = parameters(last, embeddings)
-        assert segment(eligible, "lower") == lower
-        assert segment(eligible, "middle") == middle
-        assert segment(eligible, "higher") == higher
-        assert segment(eligible, "all") == [0] * embeddings + lower + middle + higher
-
-
-@pytest.mark.parametrize("last", [1, 2])
-def test_fewer_than_three_layers_are_all_in_the_middle(last: int) -> None:
-    assert segment(parameters(last), "middle") == list(range(1, last + 1))
-    for name in ("lower", "higher"):
-        with pytest.raises(InputError, match=f"'{name}' names no layer; the eligible layers are 0"):
-            segment(parameters(last), name)
-
-
-def test_lists_of_layers() -> None:
-    eligible = parameters(12)
-    assert segment(eligible, "5-8") == [5, 6, 7, 8]
-    assert segment(eligible, "8, 1,3,3-4") == [1, 3, 4, 8]
-    assert segment(eligible, "0") == [0]
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ("", "'' is not a segment"),
-        ("upper", "'upper' is not a segment"),
-        ("1,,2", "not a segment"),
-        ("-1", "not a segment"),
-        ("1-2-3", "not a segment"),
-        ("6", "there is no layer 6; the eligible layers are 0 (the embeddings) and 1 to 5"),
-        ("4-999999", "there is no layer 6"),
-        ("4-2", "'4-2' names no layer"),
-    ],
-)
-def test_bad_segments_are_refused(layers: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        select(make_scores("distinct"), ratio=0.5, layers=layers)
-    assert message in str(caught.value)
-    assert "1 to 5" in str(caught.value)
-
-
-def test_embeddings_that_are_not_eligible_cannot_be_named() -> None:
-    with pytest.raises(InputError, match=r"there is no layer 0; the eligible layers are 1 to 5"):
-        select(make_scores("distinct", embeddings=False), ratio=0.5, layers="0")
-
-
-@pytest.mark.parametrize("ratio", [-0.01, 1.01, math.nan, math.inf, -math.inf])
-def test_bad_ratios_are_refused(ratio: float) -> None:
-    with pytest.raises(InputError, match=r"give a number from 0 to 1"):
-        select(make_scores("distinct"), ratio=ratio)
-
-
-def test_a_bad_scope_is_refused() -> None:
-    with pytest.raises(InputError, match=r"did you mean 'layer'\?"):
-        select(make_scores("distinct"), ratio=0.5, scope="layers")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf, -1.0, -(2.0**-149)])
-@pytest.mark.parametrize("ratio", [0, 0.5])
-def test_bad_scores_are_refused_by_name(bad: float, ratio: float) -> None:
-    scores = make_scores("distinct")
-    scores[4][1][0] = bad
-    with pytest.raises(InputError, match=r"the scores of 1\.dense\.weight hold a negative, infinite or NaN value"):
-        select(scores, ratio=ratio)
-
-
-def test_scores_of_another_type_or_shape_are_refused_by_name() -> None:
-    for wrong in (torch.zeros(5, 3, dtype=torch.float64), torch.zeros(3, 5)):
-        scores = make_scores("distinct")
-        scores[1] = (scores[1][0], wrong)
-        with pytest.raises(InputError, match="the scores of position are"):
-            select(scores, ratio=0.5)
-
-
 @pytest.mark.parametrize("ratio", [0, 0.3, 1])
 def test_ticket_tells_its_entries(ratio: float) -> None:
     scores = make_scores("distinct")
     ticket = cut(scores, ratio)
-    expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
+    expected = full_sort(scores, ratio, "global", {0, 1, 2, 3, 4, 5})
     assert ticket.size == len(expected)
     assert ticket.active_ratio == len(expected) / total(ticket.parameters)
     for parameter in ticket.parameters:
@@ -435,17 +197,6 @@ def test_a_ticket_without_a_criterion_is_one_of_the_movement_and_keeps_its_bytes
         assert (ticket.criterion, ticket.seed) == ("delta", None)
         ticket.save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == path.read_bytes()
-
-
-def test_the_layers_of_a_cut_are_known_before_it() -> None:
-    made = parameters(5)
-    assert ticket_module.eligible_layers(made, ratio=0.2, layers="higher") == [5]
-    with pytest.raises(InputError, match="the ratio 2 is not a share"):
-        ticket_module.eligible_layers(made, ratio=2)
-    with pytest.raises(InputError, match="unknown scope 'locale'"):
-        ticket_module.eligible_layers(made, ratio=0.2, scope="locale")
-    with pytest.raises(InputError, match="there is no layer 9"):
-        ticket_module.eligible_layers(made, ratio=0.2, layers="9")
 
 
 def entries(ticket: Ticket) -> set[tuple[str, int]]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ltprompt.scores import Scores
-    from ltprompt.ticket import Scope, Ticket
+    from ltprompt.selection import Scope
+    from ltprompt.ticket import Ticket
 
 ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut, combine, inspect and compare tickets.")
 
@@ -46,7 +47,7 @@ def ticket_cut(
 ) -> None:
     """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
     from ltprompt.scores import Scores, check_criterion
-    from ltprompt.ticket import eligible_layers
+    from ltprompt.selection import eligible_layers
 
     check_criterion(select, seed=seed, backbone=backbone, text=text, lines=lines)
     scores = Scores.load(scores_dir)

@@ -22,16 +22,15 @@ from ltprompt.files import (
     write_json,
     write_tensors,
 )
+from ltprompt.selection import Scope, select
 from ltprompt.ticket import (
     CRITERIA,
     STRATEGIES,
-    Scope,
     Ticket,
     criterion_fields,
     read_criterion,
     read_field,
     read_parameters,
-    select,
 )
 
 KIND = "scores"
@@ -82,7 +81,7 @@ class Scores:
         return self.tensors[name]
 
     def select(self, ratio: float, scope: Scope = "global", layers: str = "all") -> Ticket:
-        """Cut a ticket: see `ltprompt.ticket.select` for the rule, the arguments and the errors."""
+        """Cut a ticket: see `ltprompt.selection.select` for the rule, the arguments and the errors."""
         pairs = [(parameter, self.tensors[parameter.name]) for parameter in self.parameters]
         selection = select(pairs, ratio=ratio, scope=scope, layers=layers)
         return Ticket(

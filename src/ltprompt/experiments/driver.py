@@ -138,8 +138,8 @@ def plan_grid(
 def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], AbstractContextManager[OnEvent]]) -> Ran:
     """Make what is missing: scores, tickets, then runs; what the ledger has is never run again.
 
-    on_event: given the number of runs and of those finished before, opens what hears of them. Raises `InputError` where another driver runs this
-    grid.
+    on_event: given the number of runs and of those finished before, opens what hears of them.
+    Raises `InputError` where another driver runs this grid.
     """
     folder, planner = plan.folder, plan.planner
     with Ledger.open(folder.ledger) as ledger:

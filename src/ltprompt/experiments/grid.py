@@ -18,8 +18,9 @@ from ltprompt.experiments.figures import FIGURES
 from ltprompt.experiments.records import Setting
 from ltprompt.experiments.tables import TABLES
 from ltprompt.methods import METHODS
+from ltprompt.selection import SCOPES
 from ltprompt.textfile import read_utf8
-from ltprompt.ticket import CRITERIA, SCOPES, STRATEGIES
+from ltprompt.ticket import CRITERIA, STRATEGIES
 from ltprompt.yamlfile import parse_yaml
 
 LAYOUTS = (*TABLES, *FIGURES)

@@ -27,7 +27,8 @@ from ltprompt.files import SCORES_CHECKPOINT, SCORES_TENSORS, canonical_json, sh
 from ltprompt.mlm import Watcher
 from ltprompt.pipeline import find_scores
 from ltprompt.scores import READ_TEXT, READ_WEIGHTS, Scores, read_origin
-from ltprompt.ticket import READY, Ticket, eligible_layers
+from ltprompt.selection import eligible_layers
+from ltprompt.ticket import READY, Ticket
 from ltprompt.trainee import trainable
 
 STAGE_ONE = ("text", "folder", "strategy")  # keys of a scores section that are no settings of stage 1
