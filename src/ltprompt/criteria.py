@@ -19,8 +19,8 @@ from ltprompt.config import ScoresSettings
 from ltprompt.corpus import TokenizedCorpus
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError, MismatchError, TrainingError
-from ltprompt.masking import IGNORED, Lines, Masking
-from ltprompt.mlm import masked_batches, masked_loss
+from ltprompt.masking import Lines, Masking
+from ltprompt.mlm import masked_gradient
 from ltprompt.scores import Scores, check_criterion
 from ltprompt.trainee import Trainee
 
@@ -134,7 +134,9 @@ def gradient_scores(
         for number in range(batches):
             batch = [corpus[i] for i in range(number * batch_size, min((number + 1) * batch_size, len(corpus)))]
             inputs, targets = masking.apply(batch, np.random.default_rng([DRAW_SEED, 1, number]))
-            _take_gradient(trainee, inputs, targets, compute)
+            loss = masked_gradient(trainee, inputs, targets, compute)
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss}, so it has no gradient; try --dtype fp32")
             _add(sums, trainee, np.unique(np.concatenate(inputs)), squared=criterion == "fisher")
             if on_lines is not None:
                 on_lines(len(batch))
@@ -151,28 +153,12 @@ def _drawn(backbone: Backbone, texts: Sequence[str], lines: int, max_length: int
     return TokenizedCorpus.build([texts[i] for i in order], backbone.tokenizer, max_length=max_length)
 
 
-def _take_gradient(
-    trainee: Trainee, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], compute: Compute
-) -> None:
-    """Leave the gradient of a masked batch's mean loss with what is trained."""
-    backbone = trainee.backbone
-    count = sum(int((target != IGNORED).sum()) for target in targets)
-    trainee.touch(np.concatenate(inputs))
-    trainee.zero_grad()
-    for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
-        with compute.autocast():
-            loss = masked_loss(backbone, trainee.embed(ids), sequences, wanted) / count
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(f"the loss is {float(loss.detach())}, so it has no gradient; try --dtype fp32")
-        loss.backward()
-
-
 @torch.no_grad()
 def _add(sums: dict[str, Tensor], trainee: Trainee, words: np.ndarray, *, squared: bool) -> None:
     """Add the batch's gradient, or its square, to the sums; `words`, sorted, are those that the batch holds."""
     for name, parameter in trainee.dense.items():
         assert parameter.grad is not None
-        # squared in place: the next batch sets it to zero
+        # squared in place: the next batch has another
         sums[name] += parameter.grad.square_() if squared else parameter.grad
     if trainee.rows:
         assert trainee.rows.table.grad is not None

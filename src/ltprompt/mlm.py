@@ -244,25 +244,32 @@ def mlm_step(
     clip: float,
     compute: Compute,
 ) -> float:
-    """Take one optimizer step on a masked batch and return its MLM loss; a loss that is not finite moves nothing.
+    """Take one optimizer step on a masked batch and return its MLM loss; a loss that is not finite moves nothing."""
+    trainee.backbone.model.train()
+    loss = masked_gradient(trainee, inputs, targets, compute)
+    trainee.pull_back(theta, l1 / trainee.backbone.untied_size)
+    torch.nn.utils.clip_grad_norm_(trainee.all(), clip)
+    if math.isfinite(loss):
+        trainee.optimizer.step()
+    return loss
+
+
+def masked_gradient(
+    trainee: Trainee, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], compute: Compute
+) -> float:
+    """Leave the gradient of a masked batch's mean loss with what is trained, and return that loss.
 
     The batch runs in micro-batches, each divided by the whole batch's count of chosen tokens.
     """
-    backbone = trainee.backbone
     count = sum(int((target != IGNORED).sum()) for target in targets)
     trainee.touch(np.concatenate(inputs))
     trainee.zero_grad()
-    backbone.model.train()
     total = 0.0
-    for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
+    for ids, sequences, wanted in masked_batches(trainee.backbone, inputs, targets):
         with compute.autocast():
-            loss = masked_loss(backbone, trainee.embed(ids), sequences, wanted) / count
+            loss = masked_loss(trainee.backbone, trainee.embed(ids), sequences, wanted) / count
         loss.backward()
         total += float(loss.detach())
-    trainee.pull_back(theta, l1 / backbone.untied_size)
-    torch.nn.utils.clip_grad_norm_(trainee.all(), clip)
-    if math.isfinite(total):
-        trainee.optimizer.step()
     return total
 
 

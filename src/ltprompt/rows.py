@@ -78,7 +78,7 @@ class GrowingRows:
         assert self.table.grad is not None
         for start in range(0, self.count, block):
             used = slice(start, min(start + block, self.count))
-            self.table.grad[used].add_(torch.sign(self.table[used] - self.matrix[self.ids[used]]), alpha=weight)
+            self.table.grad[used].add_((self.table[used] - self.matrix[self.ids[used]]).sign_(), alpha=weight)
 
     def difference(self) -> tuple[Tensor, Tensor]:
         """Return the joined word ids [n] and their rows' difference from θ [n, width]."""

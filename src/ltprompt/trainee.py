@@ -14,7 +14,7 @@ from ltprompt.errors import InputError, choices
 from ltprompt.rows import GrowingRows
 from ltprompt.ticket import STRATEGIES
 
-BLOCK = 8192  # rows
+BLOCK = 256  # rows
 
 
 def trainable(backbone: Backbone, strategy: str) -> tuple[EligibleParameter, ...]:
@@ -65,10 +65,9 @@ class Trainee:
         return self.rows.lookup(ids) if torch.is_grad_enabled() else self.rows.current(ids)
 
     def zero_grad(self) -> None:
-        """Set gradients to zero in place, so that they are allocated once."""
+        """Free gradients: the first backward pass hands over its own, which are not added to zeros."""
         for parameter in self.dense.values():
-            if parameter.grad is not None:
-                parameter.grad.zero_()
+            parameter.grad = None
         if self.rows:
             self.rows.zero_grad()
 
@@ -77,11 +76,11 @@ class Trainee:
         """Add the subgradient of weight × Σ|θ^l − θ| to the gradients, in place."""
         for name, parameter in self.dense.items():
             assert parameter.grad is not None
-            # In blocks of rows: a whole word matrix would need temporaries of its own size.
+            # In blocks of rows, whose differences stay in the cache.
             for gradient, value, origin in zip(
                 *(tensor.split(BLOCK) for tensor in (parameter.grad, parameter, theta[name])), strict=True
             ):
-                gradient.add_(torch.sign(value - origin), alpha=weight)
+                gradient.add_((value - origin).sign_(), alpha=weight)
         if self.rows:
             self.rows.pull_back(weight, BLOCK)
 

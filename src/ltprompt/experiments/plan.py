@@ -9,7 +9,7 @@ from typing import Any
 
 from ltprompt.backbone import Backbone
 from ltprompt.config import TrainSettings
-from ltprompt.errors import InputError, LtpError
+from ltprompt.errors import LtpError
 from ltprompt.experiments.backbones import Backbones
 from ltprompt.experiments.data_settings import DataSettings
 from ltprompt.experiments.execute import Job
@@ -211,7 +211,7 @@ def _problem_of(call: Any, broken: set[str], name: str) -> list[str]:
     """Return the message of a call that fails, and note the name it fails for."""
     try:
         call()
-    except (InputError, LtpError) as error:
+    except LtpError as error:
         broken.add(name)
         return [str(error)]
     return []
