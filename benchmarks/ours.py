@@ -77,7 +77,7 @@ def evaluation(job: Job) -> Outcome:
     backbone = job.place.backbone(dropout=job.dropout)
     reader, prompt = reader_of(job, backbone), fold(work.prompt_of(backbone.width))
     examples = work.evaluated(job.place)
-    reader.predict(examples[: job.rows], prompt)
+    reader.predict(work.longest(examples, job.rows), prompt)
     for _ in range(job.steps):
         job.clock.begin()
         logits = reader.predict(examples, prompt)

@@ -50,7 +50,11 @@ class StageTwo:
 
 
 def stage_one(place: Place, steps: int, seed: int) -> list[MaskedBatch]:
-    """Return the masked lines of each step, as (inputs, targets)."""
+    """Return the masked lines of each step, as (inputs, targets).
+
+    The batch with the longest line comes first, so that warming up takes all the memory there will be: where a virtual
+    machine has to ask its host for it, fresh memory is slower than what is computed in it.
+    """
     ids, size = place.ids(), place.shape.batch
     masking = Masking(ids.mask, ids.pad, ids.special, ids.vocabulary)
     real = lengths().lines
@@ -60,11 +64,11 @@ def stage_one(place: Place, steps: int, seed: int) -> list[MaskedBatch]:
         chosen = generator.choice(len(real), size, replace=False)
         lines = [text(_cut(place, real[number]), ids, generator) for number in chosen]
         batches.append(masking.apply(lines, generator))
-    return batches
+    return sorted(batches, key=lambda batch: -max(map(len, batch[0])))
 
 
 def stage_two(place: Place, steps: int, seed: int) -> StageTwo:
-    """Return the few-shot examples and the batches of each step, epoch after epoch in a fresh order."""
+    """Return the few-shot examples and the batches of each step, the one with the longest example first."""
     examples, size = labelled(place, lengths().train), place.shape.batch
     batches: list[Line] = []
     epoch = 0
@@ -72,7 +76,9 @@ def stage_two(place: Place, steps: int, seed: int) -> StageTwo:
         epoch += 1
         order = epoch_order(len(examples), seed, epoch)
         batches += [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
-    return StageTwo(examples, tuple(batches[:steps]), label_pieces(place.ids()))
+    lengths_of = np.array([len(example.ids) for example in examples.examples])
+    chosen = sorted(batches[:steps], key=lambda batch: -int(lengths_of[batch].max()))
+    return StageTwo(examples, tuple(chosen), label_pieces(place.ids()))
 
 
 def evaluated(place: Place, count: int | None = None) -> list[Encoded]:
@@ -87,6 +93,11 @@ def evaluated(place: Place, count: int | None = None) -> list[Encoded]:
         every = [length for turn in zip(*tests.values(), strict=True) for length in turn]
         chosen = [every[number % len(every)] for number in range(count)]
     return list(labelled(place, chosen).examples)
+
+
+def longest(examples: Sequence[Encoded], count: int) -> list[Encoded]:
+    """Return the longest examples, to warm up with: they take all the memory there will be."""
+    return sorted(examples, key=lambda example: -len(example.ids))[:count]
 
 
 def scale(place: Place) -> float:

@@ -99,7 +99,7 @@ def evaluation(job: Job) -> Outcome:
         batches = [[some[i] for i in part] for part in parts(len(some), job.rows)]
         return torch.cat([label_logits(job, model, prompt, batch, pieces).float() for batch in batches])
 
-    predict(examples[: job.rows])
+    predict(work.longest(examples, job.rows))
     for _ in range(job.steps):
         job.clock.begin()
         logits = predict(examples)

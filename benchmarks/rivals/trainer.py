@@ -148,7 +148,8 @@ def evaluation(job: Job) -> Outcome:
     model = job.place.stock(dropout=job.dropout)
     pieces = list(work.label_pieces(job.place.ids()))
     whole = Prompted(model, work.prompt_of(model.config.hidden_size), pieces)
-    items: Any = [item(example, 0) for example in work.evaluated(job.place)]
+    examples = work.evaluated(job.place)
+    items: Any = [item(example, 0) for example in examples]
 
     def label_words(logits: Tensor, labels: Tensor) -> Tensor:
         return logits[labels != IGNORED][:, pieces]
@@ -160,7 +161,8 @@ def evaluation(job: Job) -> Outcome:
             data_collator=collator(job.place.ids().pad),
             preprocess_logits_for_metrics=label_words,
         )
-        trainer.predict(items[: job.rows])
+        warm_up: Any = [item(example, 0) for example in work.longest(examples, job.rows)]
+        trainer.predict(warm_up)
         for _ in range(job.steps):
             job.clock.begin()
             found = trainer.predict(items)
