@@ -30,8 +30,8 @@ from toys import KINDS, toy_backbone, toy_folder, toy_model
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone import Backbone
 from ltprompt.errors import FileFormatError, InputError, MismatchError
-from ltprompt.packing import Sequences
 from ltprompt.pipeline import PromptClassifier
+from ltprompt.sequences import Sequences
 
 FILES = ("adapter.json", "adapter.safetensors")
 

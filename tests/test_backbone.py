@@ -23,7 +23,7 @@ from transformers import (
 
 from ltprompt.backbone import Backbone, load_tokenizer
 from ltprompt.errors import BackboneError, InputError
-from ltprompt.packing import Sequences
+from ltprompt.sequences import Sequences
 
 XLMR_BASE = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_packing import LENGTHS, family, words
+from test_sequences import LENGTHS, family, words
 from torch.nn import functional
 
 from ltprompt.dropout import FastDropout
-from ltprompt.packing import Sequences
+from ltprompt.sequences import Sequences
 
 
 def ones(*shape: int) -> torch.Tensor:
@@ -50,6 +50,9 @@ def test_nothing_all_and_evaluation() -> None:
         assert torch.equal(functional.dropout(values, 1.0), torch.zeros(7, 3))
         assert torch.equal(torch.nn.Dropout(0.5).eval()(values), values)
         assert functional.dropout(torch.ones(0), 0.5).shape == (0,)
+        for p in (-0.1, 1.1):
+            with pytest.raises(ValueError, match="is not a probability"):
+                functional.dropout(values, p)
 
 
 def test_the_seed_decides_and_other_draws_are_torchs() -> None:
@@ -69,8 +72,10 @@ def test_the_seed_decides_and_other_draws_are_torchs() -> None:
     assert torch.equal(torch.nn.Dropout(0.5)(ones(64)), expected), "outside the context it is torch's again"
 
 
-def test_attention_drops_its_weights() -> None:
+def test_attention_drops_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
+    mask = torch.rand(2, 3, 5, 5) > 0.25
+    monkeypatch.setattr(FastDropout, "_mask", lambda self, shape, level: mask.view(shape))
     query, key = (torch.randn(2, 3, 5, 4, dtype=torch.float64) for _ in range(2))
     value = torch.eye(5, dtype=torch.float64).expand(2, 3, 5, 5)  # shows the weights
     with FastDropout():
@@ -79,8 +84,7 @@ def test_attention_drops_its_weights() -> None:
         for scale in (0.3, None):
             whole = (query @ key.mT * (scale or 0.5)).softmax(-1)
             found = functional.scaled_dot_product_attention(query, key, value, dropout_p=0.25, scale=scale)
-            assert 0 < int((found == 0).sum()) < found.numel()
-            torch.testing.assert_close(found, torch.where(found == 0, 0.0, whole / 0.75), rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(found, mask * whole / 0.75, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta"])

@@ -7,6 +7,7 @@ from stage2 import Toy, label_logits, labelled, plain_pieces
 from toys import KINDS
 
 from ltprompt import evaluation
+from ltprompt.backbone import Backbone
 from ltprompt.device import Compute
 from ltprompt.evaluation import MAX_TOKENS, Reader, mean_measures, measure, softmax
 from ltprompt.training import fold
@@ -16,7 +17,11 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 @each_kind
 @pytest.mark.parametrize("tied", [True, False])
-def test_label_logits_are_those_of_the_full_head(kind: str, tied: bool) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+def test_label_logits_are_those_of_the_full_head(
+    kind: str, tied: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "packs", packs)
     toy = Toy.of(kind, double=False, tied=tied)
     prompt, pieces = fold(toy.prompt()), plain_pieces(toy.backbone.tokenizer)
     assert sorted(map(len, pieces)) == [1, 1, 3]

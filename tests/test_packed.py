@@ -20,7 +20,8 @@ from torch import Tensor
 from toys import KINDS
 
 from ltprompt import training
-from ltprompt.packing import Sequences
+from ltprompt.backbone import Backbone
+from ltprompt.sequences import Sequences
 from ltprompt.ticket import Ticket
 
 # Whether the backbone ties its embeddings, and the strategy that found the ticket.
@@ -33,7 +34,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(autouse=True)
 def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that toy batches fall into several."""
-    monkeypatch.setattr(training, "MAX_TOKENS", 64)
+    monkeypatch.setattr(training, "TRAINING_TOKENS", 64)
 
 
 def both_ways(toy: Toy, ticket: Ticket | None, clip: float = 0.05) -> tuple[Trained, Plain]:
@@ -117,10 +118,19 @@ def test_prompt_only_is_a_prompt_on_a_frozen_model(kind: str) -> None:
 
 
 @each_kind
+def test_padded_as_on_a_gpu_it_is_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Backbone, "packs", False)
+    monkeypatch.setattr(training, "PADDED_TOKENS", 64)
+    toy = Toy.of(kind)
+    found, plain = both_ways(toy, random_ticket(toy.backbone, 0.3))
+    assert_same(found, plain, EXACT)
+
+
+@each_kind
 def test_the_batches_of_these_tests_fall_into_micro_batches(kind: str) -> None:
     toy = Toy.of(kind)
     for batch in list(batches(len(toy.train), ltp_recipe()))[:3]:
-        assert len(toy.reader.micro_batches([toy.train.examples[i] for i in batch], training.MAX_TOKENS)) > 1
+        assert len(toy.reader.micro_batches([toy.train.examples[i] for i in batch], training.TRAINING_TOKENS)) > 1
 
 
 @each_kind

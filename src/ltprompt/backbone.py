@@ -28,8 +28,8 @@ from ltprompt.dropout import FastDropout
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
-from ltprompt.packing import Sequences, encode_packed, encode_padded
 from ltprompt.quantise import load_small
+from ltprompt.sequences import PACKED, Sequences, encode_packed, encode_padded
 
 MINI = "mini"
 SMALL_WEIGHTS = "model.int8.safetensors"
@@ -70,7 +70,7 @@ class Backbone:
         self.kept_output: tuple[Tensor, Tensor] | None = None
         self.applied: object | None = None
         self._positions = _position_embeddings(model, self.word_embeddings)
-        self._can_pack = False
+        self._can_pack = False  # until it is tried
         self._head = _head_view(model, self.decoder_path)
         self.decoder.register_forward_hook(self._restore_output)
         self._verify()
@@ -252,14 +252,19 @@ class Backbone:
         self._can_pack = self._packs_alike(embeddings, sequences, hidden)
 
     def _packs_alike(self, embeddings: Tensor, sequences: Sequences, expected: Tensor) -> bool:
-        """Say whether the encoder gives the same over packed sequences; one that cannot know them is padded."""
-        if self._positions is None:
+        """Let the encoder attend within packed sequences, if it then gives the same; else it is left as it was."""
+        config: Any = self.base.config
+        if self._positions is None or self.device.type != "cpu" or config._attn_implementation != "sdpa":
             return False
+        config._attn_implementation = PACKED
         try:
             found = encode_packed(self.base, embeddings, sequences, _first_position(self._positions))
+            alike = _alike(found, expected) and _alike(encode_padded(self.base, embeddings, sequences), expected)
         except (TypeError, RuntimeError):
-            return False
-        return _alike(found, expected)
+            alike = False
+        if not alike:
+            config._attn_implementation = "sdpa"
+        return alike
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
@@ -408,11 +413,10 @@ def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
 
 
 def _position_embeddings(model: nn.Module, words: nn.Embedding) -> nn.Embedding | None:
-    """Return the embeddings of positions, which stand beside those of words and are more than any token types."""
-    for module in _parent(model, words).children():
-        if isinstance(module, nn.Embedding) and module is not words and module.num_embeddings > 16:
-            return module
-    return None
+    """Return the embeddings of positions: beside those of words the fewest that are more than any token types."""
+    beside = [module for module in _parent(model, words).children() if isinstance(module, nn.Embedding)]
+    found = [module for module in beside if module is not words and module.num_embeddings > 16]
+    return min(found, key=lambda module: module.num_embeddings, default=None)
 
 
 def _first_position(positions: nn.Embedding) -> int:

@@ -8,6 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+# Tokens of a micro-batch in training without padding. Larger products are no faster, and the activations of so many are
+# the largest part of training's memory beside the weights.
+TRAINING_TOKENS = 1024
 # A padded micro-batch holds sequences at least this long relative to its longest, so at most a quarter is padding.
 SLACK = 0.75
 
@@ -29,12 +32,14 @@ def micro_batches(lengths: np.ndarray, *, max_tokens: int, packed: bool) -> list
 
 def _packed_cuts(sizes: Sequence[int], max_tokens: int) -> list[int]:
     """Return where to cut sequences so that each part has at most `max_tokens`, and about as many as the others."""
-    share = sum(sizes) / math.ceil(sum(sizes) / max_tokens)
-    cuts, held = [], 0
+    left, held, share = sum(sizes), 0, 0.0
+    cuts: list[int] = []
     for place, size in enumerate(sizes):
         if held and (held >= share or held + size > max_tokens):
             cuts.append(place)
-            held = 0
+            left, held = left - held, 0
+        if not held:
+            share = left / math.ceil(left / max_tokens)
         held += size
     return cuts
 

@@ -158,7 +158,7 @@ def _add(sums: dict[str, Tensor], trainee: Trainee, words: np.ndarray, *, square
     """Add the batch's gradient, or its square, to the sums; `words`, sorted, are those that the batch holds."""
     for name, parameter in trainee.dense.items():
         assert parameter.grad is not None
-        # squared in place: the next batch has another
+        # squared in place: the next batch has a gradient of its own
         sums[name] += parameter.grad.square_() if squared else parameter.grad
     if trainee.rows:
         assert trainee.rows.table.grad is not None

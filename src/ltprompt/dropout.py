@@ -17,7 +17,7 @@ LEVELS = 1 << 16  # of the uniform integers that masks are drawn from
 
 
 class FastDropout(TorchFunctionMode):
-    """Within this context dropout, that of attention too, draws its masks from one generator of 64 bits at a time.
+    """Within this context dropout, that of attention too, draws words of 64 bits, each for four entries.
 
     The generator is seeded from torch's, so that `torch.manual_seed` decides what is drawn. Probabilities are rounded
     to multiples of 2^-16, and what is kept is scaled by the rounded one's inverse: the expectation is exact.
@@ -38,7 +38,9 @@ class FastDropout(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def dropout(self, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        """Stand for `torch.nn.functional.dropout`, never in place."""
+        """Stand for `torch.nn.functional.dropout`, never in place. Raises `ValueError` for no probability."""
+        if not 0 <= p <= 1:
+            raise ValueError(f"{p} is not a probability")
         level = round(p * LEVELS)
         if not training or not level:
             return values

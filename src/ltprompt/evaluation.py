@@ -13,9 +13,9 @@ from torch import Tensor
 from ltprompt.backbone import Backbone
 from ltprompt.batching import micro_batches
 from ltprompt.device import Compute, full_precision
-from ltprompt.packing import Sequences
 from ltprompt.pooling import classify
 from ltprompt.prompt import insert
+from ltprompt.sequences import Sequences
 from ltprompt.template import Encoded
 from ltprompt.verbaliser import Verbaliser
 

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltprompt.backbone import Backbone
-from ltprompt.batching import micro_batches
+from ltprompt.batching import TRAINING_TOKENS, micro_batches
 from ltprompt.device import Compute, forked_random
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.files import TensorFile, write_tensors
 from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
 from ltprompt.originals import originals, restore
-from ltprompt.packing import Sequences
+from ltprompt.sequences import Sequences
 from ltprompt.trainee import Trainee
 
-# Vocabulary-wide logits of the masked tokens are the largest activation, so stage 1 takes smaller micro-batches.
-MAX_TOKENS = 2048
+# Tokens of a padded micro-batch: fewer than in stage 2, as the logits of masked tokens are as wide as the vocabulary.
+PADDED_TOKENS = 2048
 CHECKPOINT = "checkpoint"
 
 
@@ -278,8 +278,9 @@ def masked_batches(
 ) -> Iterator[tuple[Tensor, Sequences, Tensor]]:
     """Yield micro-batches as (ids [T], how they part into lines, targets [T])."""
     lengths = np.array([len(line) for line in inputs], np.int64)
-    for group in micro_batches(lengths, max_tokens=MAX_TOKENS, packed=backbone.packs):
-        sequences = Sequences(tuple(lengths[group].tolist()))
+    max_tokens = TRAINING_TOKENS if backbone.packs else PADDED_TOKENS
+    for group in micro_batches(lengths, max_tokens=max_tokens, packed=backbone.packs):
+        sequences = Sequences.of([inputs[i] for i in group])
         ids, wanted = (
             torch.from_numpy(np.concatenate([lines[i] for i in group])).to(backbone.device, torch.int64)
             for lines in (inputs, targets)

@@ -38,8 +38,8 @@ class PromptEncoder(nn.Module):
 def insert(embeddings: Tensor, ids: Tensor, prompt: Tensor | None) -> Tensor:
     """Put prompt vectors where the ids ask for them.
 
-    embeddings: [B, L, w] of the words; ids: [B, L], slot k of the prompt coded as −(k + 1); prompt: [n, w] or None
-    where the template has none.
+    embeddings: [T, w] of the words; ids: [T], slot k of the prompt coded as −(k + 1); prompt: [n, w] or None where the
+    template has none.
     """
     if prompt is None:
         return embeddings

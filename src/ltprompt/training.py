@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltprompt.batching import epoch_order
+from ltprompt.batching import TRAINING_TOKENS, epoch_order
 from ltprompt.device import forked_random
 from ltprompt.errors import TrainingError
 from ltprompt.evaluation import Reader
 from ltprompt.methods import Recipe, Weights, trained_tensors
 from ltprompt.template import Encoded
 
-# Tokens of a micro-batch: their activations are the largest part of training's memory beside the weights.
-MAX_TOKENS = 1024
+PADDED_TOKENS = 4096  # of a micro-batch where sequences are padded, as on a GPU: few large products are faster there
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def train_step(
     folded = None if prompt is None else prompt()
     leaf = None if folded is None else folded.detach().requires_grad_()
     total = 0.0
-    for group in reader.micro_batches([train.examples[i] for i in batch], MAX_TOKENS):
+    max_tokens = TRAINING_TOKENS if reader.backbone.packs else PADDED_TOKENS
+    for group in reader.micro_batches([train.examples[i] for i in batch], max_tokens):
         chosen = batch[group]
         logits = reader.logits([train.examples[i] for i in chosen], leaf, weights.embed, weights.output_rows())
         labels = torch.from_numpy(train.labels[chosen]).to(logits.device)

@@ -14,7 +14,7 @@ from ltprompt.device import Compute
 from ltprompt.experiments.driver import Plan
 from ltprompt.experiments.labels import method_label
 from ltprompt.experiments.records import RunSpec
-from ltprompt.packing import Sequences
+from ltprompt.sequences import Sequences
 from ltprompt.tokens import encode
 
 SAMPLE = 24  # examples that are measured

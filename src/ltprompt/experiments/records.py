@@ -37,8 +37,8 @@ class TicketSpec(_Frozen):
     """How a ticket is cut.
 
     select: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``. strategy: of stage
-    1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as `ticket.select` takes them. seed: of a
-    random choice, else None. sha256: digest of the ticket's contents, empty until it is made. name: of the file of a
+    1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as `select` takes them. seed: of a random
+    choice, else None. sha256: digest of the ticket's contents, empty until it is made. name: of the file of a
     ready ticket, for people and no part of the identity.
     """
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ from transformers import (
 )
 
 from ltprompt.backbone import Backbone
-from ltprompt.packing import Sequences, encode_packed, encode_padded
+from ltprompt.sequences import PACKED, Sequences, encode_padded
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
 SMALLER = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
@@ -121,18 +124,50 @@ def test_gradients_are_those_of_sequences_alone(name: str) -> None:
             assert (one - other).abs().max() <= 1e-12 * scale
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in PADDED])
-def test_the_stock_forward_stays_as_it_was(name: str) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_stock_forward_stays_as_it_was(name: str, tmp_path: Path) -> None:
     backbone = family(name)
+    plain = type(backbone.model)(copy.deepcopy(backbone.model.config)).double().eval()
+    plain.config._attn_implementation = "eager" if name in PADDED else "sdpa"
+    plain.load_state_dict(backbone.model.state_dict())
     ids, pad = words(backbone)[:12].view(2, 6), backbone.tokenizer.pad_token_id
     ids[1, 3:] = pad
     attention = (ids != pad).long()
-    before = backbone.model(input_ids=ids, attention_mask=attention).logits
     backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS))
-    assert torch.equal(backbone.model(input_ids=ids, attention_mask=attention).logits, before)
-    with pytest.raises((IndexError, RuntimeError)):  # positions beyond the last
-        encode_packed(backbone.base, backbone.word_embeddings(ids.flatten()), Sequences((12,)), 60)
-    assert torch.equal(backbone.model(input_ids=ids, attention_mask=attention).logits, before)
+    for masks in ({"attention_mask": attention}, {}):
+        found, expected = (model(input_ids=ids, **masks).logits for model in (backbone.model, plain))
+        assert torch.equal(found, expected)
+    backbone.model.save_pretrained(tmp_path)
+    assert PACKED not in (tmp_path / "config.json").read_text(encoding="utf-8")
+
+
+def test_several_threads_may_encode_and_run_the_stock_forward() -> None:
+    backbone = family("bert")
+    ids = words(backbone)
+    embeddings, batch = backbone.word_embeddings(ids).detach(), ids[:18].view(2, 9)
+
+    def both(_: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return backbone.encode(embeddings, Sequences(LENGTHS)), backbone.model(input_ids=batch).logits
+
+    expected = both(0)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(both, range(100)):
+            for one, other in zip(found, expected, strict=True):
+                assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+
+
+def test_the_position_table_is_the_smallest_beside_the_words() -> None:
+    model = BertForMaskedLM(BertConfig(vocab_size=90, pad_token_id=1, max_position_embeddings=40, **SIZES))
+    model.bert.embeddings.shapes = torch.nn.Embedding(70, 32)  # as RoCBert has one of more rows than positions
+    assert Backbone(model, toy_tokenizer("xlm-roberta")).max_length == 40
+
+
+def test_a_model_that_attends_in_another_way_by_choice_is_left_so() -> None:
+    model = BertForMaskedLM(BertConfig(vocab_size=90, pad_token_id=1, attn_implementation="eager", **SIZES))
+    backbone = Backbone(model, toy_tokenizer("xlm-roberta"))
+    assert not backbone.packs
+    assert model.config._attn_implementation == "eager"
 
 
 def test_elsewhere_than_on_a_cpu_sequences_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,7 @@ Padding costs arithmetic in every product of a layer; attention alone has to kno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
 
@@ -60,11 +59,10 @@ def encode_packed(base: nn.Module, embeddings: Tensor, sequences: Sequences, fir
     """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden].
 
     first_position: number of the first position, as the encoder's position embeddings count. The encoder must attend
-    by transformers' attention interface; whether it does shows in what it computes.
+    by `packed_attention`, which its configuration names; whether it does shows in what it computes.
     """
     positions = torch.from_numpy(sequences.positions + first_position).to(embeddings.device)
-    with _attending(base.config, PACKED):
-        found = base(inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences)
+    found = base(inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences)
     hidden: Tensor = found[0].squeeze(0)
     return hidden
 
@@ -89,16 +87,20 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    sequences: Sequences,
+    sequences: Sequences | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each sequence, as transformers calls an attention function.
 
-    query, key, value: [1, heads, T, d]. Returns [1, T, heads, d]; nothing is copied but the result.
+    query, key, value: [1, heads, T, d]. Returns [1, T, heads, d]; nothing is copied but the result. Without
+    `sequences`, in the stock forward, it is transformers' own.
     """
+    if sequences is None:
+        given = {"scaling": scaling, "dropout": dropout, **others}
+        return _usual_attention(module, query, key, value, attention_mask, **given)
     if attention_mask is not None or sliding_window is not None:
         raise TypeError(f"{type(module).__name__} attends in a way that packed sequences do not know")
     sizes = [count * length for count, length in sequences.runs]
@@ -111,15 +113,11 @@ def packed_attention(
     return torch.cat(found).unsqueeze(0), None
 
 
-@contextmanager
-def _attending(config: Any, name: str) -> Iterator[None]:
-    """Let a model attend by a function of this name; outside, the stock forward is as it was."""
-    usual = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
+def _usual_attention(*given: Any, **others: Any) -> tuple[Tensor, None]:
+    found: tuple[Tensor, None] = AttentionInterface()["sdpa"](*given, **others)
+    return found
 
 
 AttentionInterface.register(PACKED, packed_attention)
+# What the stock forward, which knows no sequences, is given: the masks of the attention that it then has.
+AttentionMaskInterface.register(PACKED, AttentionMaskInterface()["sdpa"])
