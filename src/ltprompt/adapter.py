@@ -108,8 +108,7 @@ class Adapter:
         directory = Path(directory)
         record = read_record(directory)
         tensors_sha256 = record.pop("tensors_sha256", None)
-        with TensorFile(directory / ADAPTER_TENSORS, KIND) as file:
-            file.verify()
+        with TensorFile(directory / ADAPTER_TENSORS, KIND) as file, file.verified():
             if file.metadata["sha256"] != tensors_sha256:
                 raise FileFormatError(
                     f"{directory}: {ADAPTER_RECORD} and {ADAPTER_TENSORS} are of different trainings; copy both again"

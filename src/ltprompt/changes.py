@@ -26,9 +26,9 @@ class Change:
     def exchange(self, tensor: Tensor) -> Change:
         """Write the values into `tensor` and return the change that undoes this: the values that stood there."""
         flat = tensor.view(-1)
-        index = self.index.to(tensor.device, torch.int64)
+        index = self.index.to(tensor.device)
         before = flat.index_select(0, index)
-        flat.index_copy_(0, index, self.values.to(tensor.device, tensor.dtype))
+        flat.index_copy_(0, index.long(), self.values.to(tensor.device, tensor.dtype))
         return Change(self.name, self.index, before)
 
 

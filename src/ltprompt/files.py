@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -201,6 +202,19 @@ class TensorFile:
         if dtype is not None and tensor.dtype != dtype:
             raise self.damaged(f"{name!r} has dtype {tensor.dtype}, not {dtype}")
         return tensor
+
+    @contextmanager
+    def verified(self) -> Iterator[None]:
+        """Verify while the block takes tensors out: both wait for memory more than for each other.
+
+        Raises what `verify` raises, also where the block fails, on what may be damaged.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            verdict = pool.submit(self.verify)
+            try:
+                yield
+            finally:
+                verdict.result()
 
     def verify(self) -> None:
         """Raise `FileFormatError` unless the tensors' bytes are those that were written."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ltprompt.backbone import Backbone
 from ltprompt.batching import TRAINING_TOKENS, micro_batches
+from ltprompt.cross_entropy import summed_cross_entropy
 from ltprompt.device import Compute, forked_random
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import InputError, TrainingError
@@ -83,7 +83,7 @@ def masked_loss(backbone: Backbone, embeddings: Tensor, sequences: Sequences, ta
     chosen = targets != IGNORED
     logits = backbone.logits(hidden[chosen])
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(precise, targets[chosen], reduction="sum")
+    return summed_cross_entropy(precise, targets[chosen])
 
 
 class Watcher:
