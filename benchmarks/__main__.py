@@ -1,7 +1,7 @@
 """The command line of the benchmarks.
 
-    python -m benchmarks run [--case NAME ...] [--shape xlmr|mini|toy] [--dtype fp32|bf16] [--threads N] [--runs N]
-                             [--work FOLDER] [--out docs/benchmarks.json]
+    python -m benchmarks run [--case NAME ...] [--only NAME ...] [--shape xlmr|mini|toy] [--dtype fp32|bf16]
+                             [--threads N] [--runs N] [--work FOLDER] [--out docs/benchmarks.json]
     python -m benchmarks table docs/benchmarks.json docs/benchmarks.md
 
 `run` adds to the JSON file, so that several shapes and precisions come together in it; `table` makes a document of it.
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure and write JSON")
     run.add_argument("--case", action="append", help="a case; may be repeated [all but the linear ones]")
+    run.add_argument("--only", action="append", help="an implementation; may be repeated [all of each case]")
     run.add_argument("--shape", default="xlmr", help="xlmr, mini or toy")
     run.add_argument("--dtype", default="fp32", help="fp32 or bf16, of every implementation")
     run.add_argument("--threads", type=int, default=os.cpu_count(), help="[all cores]")
@@ -61,7 +62,7 @@ def _run(given: argparse.Namespace) -> None:
         if value < 1:
             raise InputError(f"{name} {value} is not a positive number")
     usual = [name for name in CASES if not name.startswith("linear")]
-    cases = [find_case(name) for name in given.case or usual]
+    cases = [find_case(name).only(given.only or ()) for name in given.case or usual]
     tolerance_of(given.dtype)  # refuses an unknown one
     name = folder_name(find_shape(given.shape))
     with tempfile.TemporaryDirectory(prefix="ltprompt-benchmarks-") as temporary:

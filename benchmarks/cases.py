@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +12,7 @@ from ltprompt.errors import InputError, choices
 
 OURS = "ours"
 TRAINER, PUBLISHED = "Trainer", "published loop"
+CHECKED_STEPS = 2  # of training: the second one needs the optimizer's state after the first
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Rows:
 class Case:
     """One kind of work.
 
-    warm_up: laps of each process that do not count. repeats: laps that do. floor: whose arithmetic is useful, as
-    `floors.useful` knows it; none where there is no arithmetic.
+    warm_up: laps of each process that do not count. repeats: laps that do. checked: laps whose results are compared.
+    floor: whose arithmetic is useful, as `floors.useful` knows it; none where there is no arithmetic.
     """
 
     name: str
@@ -58,7 +59,14 @@ class Case:
     implementations: tuple[Implementation, ...]
     warm_up: int = 1
     repeats: int = 1
+    checked: int = 1
     floor: str | None = None
+
+    def only(self, names: Sequence[str]) -> Case:
+        """Return the case with these implementations and those they are compared with; without names all."""
+        chosen = [self.find(name) for name in names] or self.implementations
+        wanted = {each.name for each in chosen} | {each.like for each in chosen}
+        return replace(self, implementations=tuple(each for each in self.implementations if each.name in wanted))
 
     def find(self, name: str) -> Implementation:
         """Return an implementation by name. Raises `InputError` for an unknown one."""
@@ -89,8 +97,7 @@ def _stage_two(name: str, title: str, method: str, masked: bool) -> Case:
                 PUBLISHED, "rivals.published:stage_two", {"masked": masked}, OURS, Rows("padded", states, LEARNT)
             ),
         ),
-        warm_up=2,
-        repeats=2,
+        checked=CHECKED_STEPS,
         floor="stage2" if masked else "stage2-frozen",
     )
 
@@ -107,8 +114,7 @@ CASES = {
                 Implementation(TRAINER, "rivals.trainer:stage_one", {}, OURS, Rows("lines", PULLED_BACK, SCORED)),
                 Implementation(PUBLISHED, "rivals.published:stage_one", {}, OURS, Rows("padded", PULLED_BACK, SCORED)),
             ),
-            warm_up=2,
-            repeats=2,
+            checked=CHECKED_STEPS,
             floor="stage1",
         ),
         _stage_two("stage2-ltp", "stage 2 step, LTP 20 %, batch 32", "ltp", True),
@@ -149,8 +155,7 @@ CASES = {
                     Rows("train", FROZEN, LEARNT),
                 ),
             ),
-            warm_up=2,
-            repeats=2,
+            checked=CHECKED_STEPS,
             floor="stage2",
         ),
         Case(

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import OURS
+from benchmarks.cases import CHECKED_STEPS, OURS
 from benchmarks.goals import GOALS, Goal
 from benchmarks.results import Record, Results, mean_series
-from benchmarks.worker import CHECKED_STEPS
 from ltprompt.files import atomic_path, write_text
 
 NOTES = ".notes.md"

@@ -82,13 +82,14 @@ def stage_two(place: Place, steps: int, seed: int) -> StageTwo:
 
 
 def evaluated(place: Place, count: int | None = None) -> list[Encoded]:
-    """Return examples of all languages in turn, the first ones of each.
+    """Return examples of all languages in turn.
 
-    count: how many in all, beginning anew where there are no more; by default the shape's number a language.
+    count: how many in all, beginning anew where there are no more; by default the shape's number a language, evenly
+    spaced over those there are.
     """
     tests = lengths().test
     if count is None:
-        chosen = [length for found in tests.values() for length in found[: place.shape.examples]]
+        chosen = [length for found in tests.values() for length in _spaced(found, place.shape.examples)]
     else:
         every = [length for turn in zip(*tests.values(), strict=True) for length in turn]
         chosen = [every[number % len(every)] for number in range(count)]
@@ -103,7 +104,13 @@ def longest(examples: Sequence[Encoded], count: int) -> list[Encoded]:
 def scale(place: Place) -> float:
     """Return how many times the examples that `evaluated` gives are the 15 × 500 of the whole evaluation."""
     tests = lengths().test.values()
-    return sum(map(len, tests)) / sum(len(found[: place.shape.examples]) for found in tests)
+    return sum(map(len, tests)) / sum(len(_spaced(found, place.shape.examples)) for found in tests)
+
+
+def _spaced(found: Sequence[int], count: int) -> list[int]:
+    """Return up to `count` of what was found, evenly spaced: neighbours are hypotheses of one premise."""
+    count = min(count, len(found))
+    return [found[(2 * number + 1) * len(found) // (2 * count)] for number in range(count)]
 
 
 def label_pieces(ids: Ids) -> tuple[int, ...]:

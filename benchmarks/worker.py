@@ -45,9 +45,6 @@ class Order:
         return asdict(self)
 
 
-CHECKED_STEPS = 3
-
-
 def work(order: Order) -> None:
     """Do what is asked and write the report."""
     torch.set_num_threads(order.threads)
@@ -66,7 +63,7 @@ def work(order: Order) -> None:
 def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
     """Run an implementation and return its report; where results are compared, write the tensors too."""
     case, checking = find_case(order.case), order.kind == "check"
-    steps = CHECKED_STEPS if checking and case.warm_up > 1 else 1 if checking else case.warm_up + case.repeats
+    steps = case.checked if checking else case.warm_up + case.repeats
     resolve("cpu", order.dtype)  # refuses an unknown precision before anything is loaded
     job = Job(place, not checking, order.dtype, order.rows, order.seed, steps)
     outcome = case.find(order.implementation).load()(job)

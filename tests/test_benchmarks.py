@@ -189,7 +189,7 @@ def test_a_case_is_checked_then_timed_and_written(place: shapes.Place, here: Non
     assert record["failures"] == {}
     assert record["checks"].keys() == record["rows"].keys() == {cases.TRAINER, cases.PUBLISHED}
     laps = {name: len(each["seconds"]) for name, each in record["implementations"].items()}
-    assert laps == dict.fromkeys((cases.OURS, cases.TRAINER, cases.PUBLISHED), 4)  # 2 processes of 2 laps that count
+    assert laps == dict.fromkeys((cases.OURS, cases.TRAINER, cases.PUBLISHED), 2)  # 2 processes of a lap that counts
     order = [line for line in said if line.startswith("stage2-ltp") and "run" in line and "results" not in line]
     assert [line.split(": ")[1].split(",")[0] for line in order] == [cases.OURS, cases.TRAINER, cases.PUBLISHED] * 2
     assert found.note(("toy", "fp32", "cutting"), "passes") == 3
@@ -201,6 +201,14 @@ def test_a_case_is_checked_then_timed_and_written(place: shapes.Place, here: Non
     report.write_report(out, tmp_path / "found.md")
     assert (tmp_path / "found.md").read_text() == document.replace("chart.png", "found.linear.png")
     assert (tmp_path / "found.linear.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_some_implementations_are_measured_with_what_they_are_compared_with() -> None:
+    case = cases.find_case("adapters")
+    assert [each.name for each in case.only([cases.OURS]).implementations] == [cases.OURS]
+    names = [each.name for each in case.only(["LoRA as users run it", cases.OURS]).implementations]
+    assert names == [cases.OURS, "LoRA with our head", "LoRA as users run it"]
+    assert case.only([]) == case
 
 
 def test_who_disagrees_is_not_timed_and_who_fails_is_reported(
@@ -276,6 +284,8 @@ def test_batches_are_the_same_each_time_and_have_the_real_lengths(place: shapes.
     assert sorted(example.ids[example.ids < 0].tolist()) == [-4, -3, -2, -1]
     assert len(work.evaluated(place)) == 15 * TOY.examples
     assert work.scale(place) == 500 / TOY.examples
+    real = [length for found in lengths().test.values() for length in found[62:500:125]]  # 4 of 500, evenly spaced
+    assert [len(example.ids) for example in work.evaluated(place)] == [min(length, TOY.max_length) for length in real]
     longer = work.evaluated(place, 7_501)
     assert len(longer[7_500].ids) == len(longer[0].ids)
 
@@ -432,6 +442,7 @@ def test_failures_and_notes_stand_in_the_document(tmp_path: Path) -> None:
     ("arguments", "line"),
     [
         (["run", "--case", "stage3"], "unknown case 'stage3': did you mean 'stage1'?"),
+        (["run", "--case", "stage1", "--only", "Trainr"], "case 'stage1' has no implementation 'Trainr'"),
         (["run", "--shape", "toys"], "unknown shape 'toys': did you mean 'toy'?"),
         (["run", "--shape", "toy", "--dtype", "fp16"], "unknown dtype 'fp16'"),
         (["run", "--runs", "0"], "--runs 0 is not a positive number"),
