@@ -18,6 +18,7 @@ from ltprompt.backbone import Backbone
 from ltprompt.config import ScoresSettings
 from ltprompt.corpus import TokenizedCorpus
 from ltprompt.device import Compute, resolve
+from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import InputError, MismatchError, TrainingError
 from ltprompt.masking import Lines, Masking
 from ltprompt.mlm import masked_gradient
@@ -59,7 +60,7 @@ def find_criterion(
     if criterion == "delta":
         return scores
     if criterion == "random":
-        return random_scores(scores, seed or 0)
+        return random_scores(scores.parameters, scores.strategy, scores.fingerprint, seed or 0)
     if backbone is None:
         raise InputError(f"criterion {criterion!r} needs the backbone that the scores were found with; give it")
     _check_backbone(scores, backbone)
@@ -75,8 +76,8 @@ def find_criterion(
     return gradient_scores(scores, criterion, backbone, corpus, batch_size, compute, on_lines)
 
 
-def random_scores(scores: Scores, seed: int) -> Scores:
-    """Return scores drawn uniformly from [0, 1).
+def random_scores(parameters: tuple[EligibleParameter, ...], strategy: str, fingerprint: str, seed: int) -> Scores:
+    """Return scores of an eligible set drawn uniformly from [0, 1): no stage 1 is needed for them.
 
     Parameter i draws its entries, in flat order and as fp32, from PCG64 seeded by (seed, i): the same on every machine.
     Raises `InputError` for a negative seed.
@@ -84,10 +85,10 @@ def random_scores(scores: Scores, seed: int) -> Scores:
     if seed < 0:
         raise InputError(f"the seed {seed} is negative; give 0 or more")
     tensors = {}
-    for order, parameter in enumerate(scores.parameters):
+    for order, parameter in enumerate(parameters):
         generator = np.random.Generator(np.random.PCG64([seed, order]))
         tensors[parameter.name] = torch.from_numpy(generator.random(parameter.shape, dtype=np.float32))
-    return _like(scores, tensors, "random", seed)
+    return Scores(parameters, tensors, strategy, fingerprint, criterion="random", seed=seed)
 
 
 def magnitude_scores(scores: Scores, backbone: Backbone) -> Scores:
@@ -189,5 +190,5 @@ def _check_backbone(scores: Scores, backbone: Backbone) -> None:
         )
 
 
-def _like(scores: Scores, tensors: dict[str, Tensor], criterion: str, seed: int | None = None) -> Scores:
-    return Scores(scores.parameters, tensors, scores.strategy, scores.fingerprint, criterion=criterion, seed=seed)
+def _like(scores: Scores, tensors: dict[str, Tensor], criterion: str) -> Scores:
+    return Scores(scores.parameters, tensors, scores.strategy, scores.fingerprint, criterion=criterion)

@@ -15,10 +15,12 @@ from toy_classifiers import TRAIN, write_table
 from toy_grids import grid_of, make_base, written
 from toys import toy_backbone
 
+from ltprompt import ticket as ticket_module
 from ltprompt.backbone import Backbone
 from ltprompt.corpus import read_lines
 from ltprompt.criteria import find_criterion
 from ltprompt.errors import InputError, MismatchError
+from ltprompt.experiments import tickets as tickets_module
 from ltprompt.experiments import worker as worker_module
 from ltprompt.experiments.driver import Where, plan_grid, run_grid
 from ltprompt.experiments.execute import OnEvent, Summary
@@ -241,6 +243,37 @@ def test_without_its_tickets_a_finished_grid_needs_none_and_a_longer_one_makes_t
     run(written(base, seeds=1, **small), tmp_path)
     assert not path.exists()
     run(written(base, seeds=[1, 2], **small), tmp_path)
+    assert path.read_bytes() == data
+
+
+def test_a_random_ticket_needs_no_stage_one_and_is_what_scores_would_give(base: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"shots": 1, "seeds": 2, "methods": {"method": "ltp", "ratio": 0.3, "select": "random"}}
+    run(written(base, **small), tmp_path)
+    assert not (tmp_path / "scores").exists()
+    (path,) = (tmp_path / "tickets").glob("*.safetensors")
+    run(written(base, **small | {"methods": [small["methods"], {"method": "ltp", "ratio": 0.3}]}), tmp_path)
+    (scores,) = (tmp_path / "scores").iterdir()
+    expected = tmp_path / "expected.safetensors"
+    find_criterion(Scores.load(scores), "random", seed=2).select(0.3).save(expected)
+    assert path.read_bytes() == expected.read_bytes()
+
+
+def test_a_shipped_ticket_is_taken_for_a_record_that_speaks_of_it(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, Any] = {"shots": 1, "methods": {"method": "ltp", "ratio": 0.3}}
+    run(written(base, seeds=1, **small), tmp_path)
+    (path,) = (tmp_path / "tickets").glob("*.safetensors")
+    shipped = {"other": tmp_path / "other.safetensors", "same": tmp_path / "same.safetensors"}
+    (scores,) = (tmp_path / "scores").iterdir()
+    Scores.load(scores).select(0.4).save(shipped["other"])
+    data = path.read_bytes()
+    path.rename(shipped["same"])
+    shutil.rmtree(tmp_path / "scores")
+    monkeypatch.setattr(tickets_module, "READY", shipped)
+    monkeypatch.setattr(ticket_module, "READY", shipped)
+    assert run(written(base, seeds=[1, 2], **small), tmp_path).counts.done == 2
+    assert not (tmp_path / "scores").exists(), "no stage 1 was run"
     assert path.read_bytes() == data
 
 

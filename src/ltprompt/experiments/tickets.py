@@ -16,7 +16,7 @@ import torch
 from ltprompt.backbone import Backbone
 from ltprompt.config import ScoresSettings
 from ltprompt.corpus import read_lines, text_sha256
-from ltprompt.criteria import find_criterion
+from ltprompt.criteria import find_criterion, random_scores
 from ltprompt.distribution import distribution
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments.backbones import Backbones
@@ -70,6 +70,7 @@ class Tickets:
     def make(self, wish: TicketWish) -> Ticket:
         """Return a ticket, made where it is not there yet, with its record beside it; a ready one is read.
 
+        Where the record says that it is one of those shipped, no stage 1 is run for it.
         Raises `MismatchError` where what is made is not what the record says, and what stage 1 raises.
         """
         if wish.file is not None:
@@ -78,7 +79,7 @@ class Tickets:
             return ticket
         name = self.name(wish)
         path, known = self.folder.ticket(name), self.describe(wish)
-        ticket = Ticket.load(path) if path.is_file() else self._cut(wish)
+        ticket = Ticket.load(path) if path.is_file() else _shipped(known) or self._cut(wish)
         if known is not None and digest(ticket) != known.sha256:
             raise MismatchError(
                 f"{path} was made anew and is not what {self.folder.ticket_record(name)} says, as scores found on "
@@ -98,7 +99,12 @@ class Tickets:
 
     def lacks_scores(self, wish: TicketWish) -> bool:
         """Return whether a stage 1 must run before a ticket can be cut."""
-        if wish.scores is None or wish.scores.folder or self.folder.ticket_record(self.name(wish)).is_file():
+        if (
+            wish.scores is None
+            or wish.scores.folder
+            or wish.select == "random"
+            or self.folder.ticket_record(self.name(wish)).is_file()
+        ):
             return False
         return not (self.own_scores(wish) / SCORES_TENSORS).is_file()
 
@@ -136,16 +142,25 @@ class Tickets:
         )
 
     def _cut(self, wish: TicketWish) -> Ticket:
-        scores = self._find(wish)
-        if wish.select != "delta":
-            backbone = self._backbone(wish) if wish.select in READ_WEIGHTS else None
-            texts = self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None
-            scores = find_criterion(
-                scores, wish.select, seed=wish.seed, backbone=backbone, texts=texts, compute=self.backbones.compute,
-                max_length=read_origin(self._scores_place(wish)).max_length,
-            )  # fmt: skip
+        scores = self._criterion(wish)
         self.say(f"ticket {self.name(wish)}")
         return scores.select(wish.ratio, wish.scope, wish.layers)
+
+    def _criterion(self, wish: TicketWish) -> Scores:
+        """Return the scores that a ticket is cut from; random ones need no stage 1."""
+        if wish.select == "random":
+            parameters = trainable(self._backbone(wish), wish.strategy)
+            return random_scores(parameters, wish.strategy, self._fingerprint(wish), wish.seed or 0)
+        scores = self._find(wish)
+        if wish.select == "delta":
+            return scores
+        return find_criterion(
+            scores, wish.select,
+            backbone=self._backbone(wish) if wish.select in READ_WEIGHTS else None,
+            texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
+            compute=self.backbones.compute,
+            max_length=read_origin(self._scores_place(wish)).max_length,
+        )  # fmt: skip
 
     def _find(self, wish: TicketWish) -> Scores:
         place = self._scores_place(wish)
@@ -211,6 +226,12 @@ class Tickets:
 
     def _fingerprint(self, wish: TicketWish) -> str:
         return self.backbones.fingerprint(wish.backbone, wish.revision)
+
+
+def _shipped(known: TicketSpec | None) -> Ticket | None:
+    """Return the ready ticket that a record speaks of, if it is one: its scores may be gone, or another machine's."""
+    ready = (Ticket.load(name) for name in READY) if known is not None else ()
+    return next((ticket for ticket in ready if known is not None and digest(ticket) == known.sha256), None)
 
 
 def digest(ticket: Ticket) -> str:
