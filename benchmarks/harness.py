@@ -22,7 +22,7 @@ from benchmarks.cases import Case, Implementation
 from benchmarks.check import Verdict, compare, tolerance_of
 from benchmarks.lengths import lengths
 from benchmarks.memory import anonymous, installed, rows_that_fit
-from benchmarks.shapes import find_shape
+from benchmarks.shapes import Shape, find_shape
 from benchmarks.worker import REPORT, TENSORS, Order
 from ltprompt.errors import LtpError
 from ltprompt.files import read_json, write_json
@@ -74,7 +74,7 @@ def run(cases: Sequence[Case], settings: Settings, out: Path, say: Say) -> None:
 
 def measure(case: Case, settings: Settings, say: Say) -> dict[str, Any]:
     """Return a case's record: verdicts of the checks and measurements of every implementation that passed."""
-    rows = {each.name: _rows(each, settings) for each in case.implementations}
+    rows = {each.name: rows_of(each, find_shape(settings.shape)) for each in case.implementations}
     checks = check(case, settings, rows, say)
     failures = {name: found for name, found in checks.items() if isinstance(found, str)}
     failures |= {
@@ -205,9 +205,9 @@ def _cpu_flags() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _rows(implementation: Implementation, settings: Settings) -> int:
+def rows_of(implementation: Implementation, shape: Shape) -> int:
     """Return how many examples an implementation takes at once; ours decides for itself."""
-    shape, needs = find_shape(settings.shape), implementation.rows
+    needs = implementation.rows
     if needs is None:
         return shape.batch
     known = lengths()

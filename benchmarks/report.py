@@ -89,7 +89,7 @@ def _goals(results: Results) -> str:
                 rows.append([_work(results, goal, dtype), dtype, _what(goal), f"{value:.3g}", _bound(goal), verdict])
     missing = sum(goal.value(results, dtype) is None for goal in GOALS for dtype in goal.dtypes)
     header = ["work", "precision", "measure", "measured", "goal", ""]
-    found = _table(header, rows) if rows else "Nothing that a goal is set for was measured."
+    found = markdown_table(header, rows) if rows else "Nothing that a goal is set for was measured."
     return f"{found}\n\n{missing} goal(s) were not measured." if missing and rows else found
 
 
@@ -113,7 +113,7 @@ def _rows(results: Results, records: Sequence[Record]) -> str:
         key = (record["shape"], record["dtype"], record["case"])
         for name in sorted(record["implementations"], key=lambda name: not name.startswith(OURS)):
             rows.append([record["title"], name, *_numbers(results, key, name, record)])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _numbers(results: Results, key: tuple[str, str, str], name: str, record: Record) -> list[str]:
@@ -138,7 +138,7 @@ def _series(record: Record) -> str:
         [f"{size:,}", f"{seconds:.3g}", f"{1e3 * seconds / size:.3g}"]
         for size, seconds in zip(measured["notes"]["sizes"], mean_series(measured), strict=True)
     ]
-    return f"{record['title']}:\n\n{_table([unit, 'seconds', f'ms / {unit[:-1]}'], rows)}"
+    return f"{record['title']}:\n\n{markdown_table([unit, 'seconds', f'ms / {unit[:-1]}'], rows)}"
 
 
 def _failures(record: Record) -> list[tuple[str, str]]:
@@ -166,7 +166,8 @@ def _draw(records: Sequence[Record], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=150, metadata={})
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -21,7 +21,21 @@ from transformers import AutoModelForMaskedLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the benchmarks are no installed package
 
 from benchmarks import __main__ as command
-from benchmarks import cases, check, floors, goals, harness, memory, ours, report, results, shapes, work, worker
+from benchmarks import (
+    cases,
+    check,
+    floors,
+    goals,
+    harness,
+    memory,
+    ours,
+    profiling,
+    report,
+    results,
+    shapes,
+    work,
+    worker,
+)
 from benchmarks.job import Job
 from benchmarks.lengths import PATH, lengths
 from benchmarks.rivals import published, trainer
@@ -228,6 +242,17 @@ def test_who_disagrees_is_not_timed_and_who_fails_is_reported(
     assert found["failures"][cases.TRAINER] == "out of memory"
     assert found["failures"][cases.PUBLISHED].startswith("disagrees with ours in ")
     assert found["checks"][cases.PUBLISHED]["passed"] is False
+
+
+@pytest.mark.parametrize(("case", "calls"), [("stage2-prompt", 1), ("evaluation", 0)])
+def test_one_lap_is_profiled(place: shapes.Place, case: str, calls: int) -> None:
+    costs = profiling.profile(cases.find_case(case), cases.OURS, place, "fp32", 8)
+    steps = [cost.calls for cost in costs if cost.operator.startswith("Optimizer.step")]
+    assert sum(steps) == calls
+    assert {"aten::addmm"} <= {cost.operator for cost in costs}
+    lines = profiling.table(costs, 3).splitlines()
+    assert len(lines) == 2 + 3 + 1
+    assert sum(float(line.split(" | ")[1].rstrip("%")) for line in lines[2:]) == pytest.approx(100, abs=0.3)
 
 
 def test_a_worker_is_a_process_whose_memory_is_watched(place: shapes.Place) -> None:

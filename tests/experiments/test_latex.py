@@ -6,6 +6,7 @@ import pytest
 from synthetic_runs import AMERICAS, grid, run, share, ticket
 
 from ltprompt.experiments.comparisons import compare_rows
+from ltprompt.experiments.figures import Chart, Curve, Point
 from ltprompt.experiments.latex import escape, latex_page
 from ltprompt.experiments.records import RunRecord
 from ltprompt.experiments.tables import build_table, table_languages, table_rows
@@ -101,6 +102,24 @@ def test_comparisons_are_a_table_and_items() -> None:
         r"\item 16 shots: LTP 20 \% is 5.00 points above SP (best baseline), one seed: not tested over training" in text
     )
     assert r"\begin{itemize}" not in page([run({"en": share(8)})])
+
+
+def test_captions_name_the_paper_s_number_and_leave_numbering_to_latex() -> None:
+    text = page([run({"en": share(8)}), run({"en": share(9)}, "ltp", ticket=ticket(0.2))])
+    captions = re.findall(r"\\caption\{(.*?)\. ", text)
+    assert captions == [
+        "Zero-shot cross-lingual transfer, as in the paper's Table 1",
+        "Comparisons: Zero-shot cross-lingual transfer, as in the paper's Table 1",
+    ]
+
+
+def test_figures_are_included_by_their_files_names() -> None:
+    point = Point(x=16, y=35.0, deviation=None, seeds=1)
+    chart = Chart("figure2a", "Figure 2a: accuracy", "Ratio 20 %.", "shots", "%", (Curve("tied", (point,)),))
+    text = latex_page("a grid", [], [chart])
+    assert r"\includegraphics[width=\linewidth]{figure2a.pdf}" in text
+    assert r"\caption{Accuracy, as in the paper's Figure 2a. Ratio 20 \%.}" in text
+    assert text.count(r"\begin{figure}") == text.count(r"\end{figure}") == 1
 
 
 @pytest.mark.parametrize("name", ["a\n\\input{/etc/passwd}", "a\r\\evil", "a\u2028\\evil"])

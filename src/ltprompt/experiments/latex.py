@@ -1,10 +1,11 @@
-"""Tables and comparisons as LaTeX (booktabs)."""
+"""Tables, comparisons and figures as LaTeX (booktabs, graphicx)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ltprompt.experiments.comparisons import HEADER, Comparison, explanation
+from ltprompt.experiments.figures import Chart
 from ltprompt.experiments.tables import DECIMALS, Cell, Line, Table
 
 _SPECIAL = str.maketrans(
@@ -33,18 +34,23 @@ _PREAMBLE = r"""% Needs, before \begin{document}:
 %   \usepackage{booktabs}
 %   \usepackage{graphicx}
 % A whole document: \documentclass{article}, these four lines, \begin{document}, \input{THIS FILE}, \end{document}.
+% Figures are looked for beside the document; \graphicspath{{FOLDER/}} names another folder.
 """
 _MARKS = ("{}", r"\textbf{{{}}}", r"\underline{{{}}}")
 
 
-def latex_page(name: str, sections: Sequence[tuple[Table, Sequence[Comparison]]]) -> str:
-    """Return the tables of a report, each with its comparisons, as LaTeX to be input into a document."""
+def latex_page(name: str, sections: Sequence[tuple[Table, Sequence[Comparison]]], charts: Sequence[Chart] = ()) -> str:
+    """Return the tables of a report, each with its comparisons, and its figures as LaTeX to be input into a document.
+
+    A figure is the PDF file that has its layout's name.
+    """
     # On one line, so that nothing of the name leaves the comment.
     parts = [f"% {' '.join(name.split())}\n{_PREAMBLE}"]
     for table, comparisons in sections:
         parts.append(_table(table))
         if comparisons:
             parts.append(_comparisons(table, comparisons))
+    parts.extend(map(_figure, charts))
     return "\n".join(parts)
 
 
@@ -59,7 +65,7 @@ def _table(table: Table) -> str:
     for block in table.blocks:
         body.append(r"\midrule")
         body.extend(text for line in block for text in _line(table, line))
-    caption = [table.title + ".", *table.caption, "Bold: best; underlined: second; italics: published."]
+    caption = [_titled(table.title) + ".", *table.caption, "Bold: best; underlined: second; italics: published."]
     notes = [f"({number}) {note}." for number, note in enumerate(table.notes, start=1)]
     columns = names + "r" * len(table.columns) + "l"
     return _float(columns, body, " ".join([*caption, *notes]), table.layout)
@@ -94,9 +100,28 @@ def _comparisons(table: Table, found: Sequence[Comparison]) -> str:
     body = [_cells(map(escape, HEADER)), r"\midrule", *(_cells(map(escape, each.cells())) for each in found)]
     items = "\n".join(rf"\item {escape(each.sentence())}" for each in found)
     text = _float(
-        "lllrrrrrl", body, f"Comparisons of {table.title}. {explanation(found)}", f"{table.layout}-comparisons"
+        "lllrrrrrl", body, f"Comparisons: {_titled(table.title)}. {explanation(found)}", f"{table.layout}-comparisons"
     )
     return f"{text}\n\\begin{{itemize}}\n{items}\n\\end{{itemize}}\n"
+
+
+def _figure(chart: Chart) -> str:
+    lines = [
+        r"\begin{figure}",
+        r"\centering",
+        rf"\includegraphics[width=\linewidth]{{{chart.layout}.pdf}}",
+        rf"\caption{{{escape(f'{_titled(chart.title)}. {chart.caption}')}}}",
+        rf"\label{{fig:{chart.layout}}}",
+        r"\end{figure}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _titled(title: str) -> str:
+    """Return a title without the paper's number in front, as LaTeX numbers by itself, but with it named."""
+    number, _, what = title.partition(": ")
+    return f"{what[:1].upper()}{what[1:]}, as in the paper's {number}" if what else title
 
 
 def _float(columns: str, body: Sequence[str], caption: str, label: str) -> str:

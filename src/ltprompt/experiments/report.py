@@ -53,7 +53,7 @@ def write_report(
     }
     texts = {
         "html": _page(results, content, {layout: data for (layout, form), data in pictures.items() if form == "png"}),
-        "latex": latex_page(results.name, content.tables),
+        "latex": latex_page(results.name, content.tables, content.charts),
         "csv": tidy_csv(tables, content.charts),
         "comparisons": comparisons_csv(content.tables),
     }

@@ -1,0 +1,70 @@
+"""Where the time of one lap goes, operator by operator: what is looked at before anything is made faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from benchmarks.cases import Case
+from benchmarks.job import Clock, Job
+from benchmarks.report import markdown_table
+from benchmarks.shapes import Place
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An operator's own seconds in a lap, without those of the operators that it calls, and its calls."""
+
+    operator: str
+    seconds: float
+    calls: int
+
+
+class ProfiledClock(Clock):
+    """A clock that has the lap after `skipped` others profiled; what follows is not."""
+
+    def __init__(self, skipped: int) -> None:
+        super().__init__()
+        self._skipped = skipped
+        self._profile: Any = torch.profiler.profile(activities=[ProfilerActivity.CPU])
+
+    def begin(self) -> None:
+        """Start a lap anew."""
+        if len(self.seconds) == self._skipped:
+            self._profile.start()
+        super().begin()
+
+    def lap(self, loss: float = 0.0) -> None:
+        """End a lap and start the next, which a case without warm-up says by `begin`."""
+        super().lap(loss)
+        if len(self.seconds) == self._skipped:
+            self.begin()
+        elif len(self.seconds) == self._skipped + 1:
+            self._profile.stop()
+
+    def costs(self) -> list[Cost]:
+        """Return the costs of the profiled lap, the dearest first."""
+        found = [Cost(each.key, each.self_cpu_time_total / 1e6, each.count) for each in self._profile.key_averages()]
+        return sorted(found, key=lambda cost: -cost.seconds)
+
+
+def profile(case: Case, name: str, place: Place, dtype: str, rows: int) -> list[Cost]:
+    """Return what the first lap after the warm-up of an implementation costs."""
+    clock = ProfiledClock(case.warm_up)
+    case.find(name).load()(Job(place, True, dtype, rows, 0, case.warm_up + 1, clock))
+    return clock.costs()
+
+
+def table(costs: list[Cost], top: int) -> str:
+    """Return the dearest operators as a Markdown table."""
+    whole = sum(cost.seconds for cost in costs)
+    shown = costs[:top]
+    rest = Cost("all others", whole - sum(cost.seconds for cost in shown), sum(cost.calls for cost in costs[top:]))
+    rows = [
+        [cost.operator, f"{cost.seconds / whole:.1%}", f"{cost.seconds:.3f}", f"{cost.calls:,}"]
+        for cost in [*shown, rest]
+    ]
+    return markdown_table(["operator", "share", "seconds", "calls"], rows)
