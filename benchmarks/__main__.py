@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="measure and write JSON")
     run.add_argument("--case", action="append", help="a case; may be repeated [all but the linear ones]")
     run.add_argument("--only", action="append", help="an implementation; may be repeated [all of each case]")
-    run.add_argument("--runs", type=int, default=5, help="processes of each implementation [5]")
+    run.add_argument("--runs", type=int, default=3, help="processes of each implementation, of 2 laps or more [3]")
     run.add_argument("--out", type=Path, default=OUT)
     profile = commands.add_parser("profile", help="print the operators that one step costs")
     profile.add_argument("--case", default="stage2-ltp")

@@ -97,6 +97,7 @@ def _stage_two(name: str, title: str, method: str, masked: bool) -> Case:
                 PUBLISHED, "rivals.published:stage_two", {"masked": masked}, OURS, Rows("padded", states, LEARNT)
             ),
         ),
+        repeats=2,
         checked=CHECKED_STEPS,
         floor="stage2" if masked else "stage2-frozen",
     )
@@ -114,7 +115,8 @@ CASES = {
                 Implementation(TRAINER, "rivals.trainer:stage_one", {}, OURS, Rows("lines", PULLED_BACK, SCORED)),
                 Implementation(PUBLISHED, "rivals.published:stage_one", {}, OURS, Rows("padded", PULLED_BACK, SCORED)),
             ),
-            checked=CHECKED_STEPS,
+            repeats=2,
+        checked=CHECKED_STEPS,
             floor="stage1",
         ),
         _stage_two("stage2-ltp", "stage 2 step, LTP 20 %, batch 32", "ltp", True),
@@ -128,6 +130,7 @@ CASES = {
                 Implementation(PUBLISHED, "rivals.published:evaluation", {}, OURS, Rows("padded", FROZEN, READ)),
             ),
             warm_up=0,
+            repeats=2,
             floor="evaluation",
         ),
         Case(
@@ -138,6 +141,7 @@ CASES = {
                 Implementation(PUBLISHED, "rivals.published:cutting", {}, OURS),
             ),
             warm_up=0,
+            repeats=2,
         ),
         Case(
             "adapters",
@@ -155,7 +159,8 @@ CASES = {
                     Rows("train", FROZEN, LEARNT),
                 ),
             ),
-            checked=CHECKED_STEPS,
+            repeats=2,
+        checked=CHECKED_STEPS,
             floor="stage2",
         ),
         Case(

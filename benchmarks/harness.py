@@ -62,6 +62,7 @@ def run(cases: Sequence[Case], settings: Settings, out: Path, say: Say) -> None:
     """
     say(f"preparing {settings.shape}")
     spawn(settings.order("prepare"))
+    spawn(settings.order("touch"))
     found: dict[str, Any] = read_json(out, "a file of results") if out.exists() else {"results": []}
     found["machine"] = machine()
     found.setdefault("floors", {})[str(settings.threads)], _ = spawn(settings.order("floors"))

@@ -49,7 +49,7 @@ class Shape:
     embedded: bool = False
     max_length: int = 256
     batch: int = 32
-    examples: int = 16
+    examples: int = 8
     series: tuple[int, ...] = (1_000, 5_000, 20_000, 75_000)
     lines: tuple[int, ...] = (256, 512, 1_024, 2_048, 4_096)
 

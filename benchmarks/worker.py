@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from benchmarks import floors
 from benchmarks.cases import Case, find_case
 from benchmarks.job import Job, Outcome
-from benchmarks.memory import largest_resident
+from benchmarks.memory import largest_resident, touch_free
 from benchmarks.shapes import Place, find_shape, prepare
 from ltprompt.device import resolve
 from ltprompt.files import write_json
@@ -25,7 +25,8 @@ TENSORS = "worker.safetensors"
 class Order:
     """What the parent asks of a process.
 
-    kind: ``prepare`` the folder, measure ``floors``, ``check`` results without dropout, or take ``time``.
+    kind: ``prepare`` the folder, ``touch`` the memory, measure ``floors``, ``check`` results without dropout, or take
+    ``time``.
     folder: of the shape. out: folder for what the process reports. rows, seed: see `Job`.
     """
 
@@ -52,6 +53,9 @@ def work(order: Order) -> None:
     out = Path(order.out)
     if order.kind == "prepare":
         prepare(place)
+        write_json(out / REPORT, {})
+    elif order.kind == "touch":
+        touch_free()
         write_json(out / REPORT, {})
     elif order.kind == "floors":
         rates = {dtype: floors.matmul_rate(dtype) for dtype in ("fp32", "bf16")}

@@ -18,12 +18,11 @@ from torch.nn import functional
 from benchmarks import work
 from benchmarks.check import LOGITS
 from benchmarks.job import Job, Movement, Outcome
-from benchmarks.memory import installed
 from benchmarks.shapes import Place
 from ltprompt.masking import IGNORED
 from ltprompt.template import Encoded
 
-LIST_BYTES = 60  # a float object, its place in a list, and its two copies in arrays while a list is partitioned
+LISTED = 70_000_000  # some 4 GB: a float object, its place in a list, and its two copies while it is partitioned
 
 PAGE = 1024  # fp32 numbers
 
@@ -110,12 +109,12 @@ def evaluation(job: Job) -> Outcome:
 def cutting(job: Job) -> Outcome:
     """Find the threshold in one list of every score, then the masks.
 
-    Where the memory does not hold the list, as many scores as it does hold are cut and the time is scaled: the list
-    grows with its entries, and the partition of it is linear in them.
+    The list of a large model takes minutes and most of the memory. So no more than LISTED scores are timed, in
+    proportion of every tensor, and the time is scaled: building the list and partitioning it are linear in its entries.
     """
     scores = job.place.scores()
     entries = sum(tensor.numel() for tensor in scores.tensors.values())
-    share = min(1.0, 0.6 * installed() / (LIST_BYTES * entries))
+    share = min(1.0, LISTED / entries) if job.dropout else 1.0  # whole where results are compared
     used = {name: tensor.view(-1)[: round(share * tensor.numel())] for name, tensor in scores.tensors.items()}
     for _ in range(job.steps):
         job.clock.begin()
@@ -126,7 +125,7 @@ def cutting(job: Job) -> Outcome:
         threshold = np.partition(everything, place)[place]
         masks = {name: tensor.abs() >= threshold for name, tensor in used.items()}
         job.clock.lap()
-    found = {} if job.dropout or share < 1 else {n: m.view(scores.tensors[n].shape) for n, m in masks.items()}
+    found = {} if job.dropout else {n: m.view(scores.tensors[n].shape) for n, m in masks.items()}
     return Outcome(found, {"entries": sum(map(len, used.values())), "scale": 1 / share})
 
 
