@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,16 @@ def test_without_the_data_a_report_is_still_made(base: Path, place: Path, run: R
     assert run("report", "out").out == before
 
 
-def test_ctrl_c_says_how_to_go_on(base: Path, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_scheduler_s_end_say_how_to_go_on(
+    base: Path, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
     real, calls = PromptClassifier.fit, []
 
     def fit(self: PromptClassifier, *given: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(sent)
         return real(self, *given, **named)
 
     monkeypatch.setattr(PromptClassifier, "fit", fit)

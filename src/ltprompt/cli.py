@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from itertools import takewhile
 from pathlib import Path
@@ -248,7 +249,11 @@ def demo(
 
 
 def main() -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage, 130 by Ctrl-C."""
+    """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage, 130 by Ctrl-C.
+
+    SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:]
     arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
