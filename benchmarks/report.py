@@ -27,7 +27,8 @@ often as in text (Zipf); the lengths are real: XNLI and Wikipedia, counted with 
 is XLM-R's cut to 36,000 pieces. The rivals take as many examples at once as fit the memory and accumulate gradients
 over the batch. Trainer and published loop freeze the backbone where only the prompt trains, and the output matrix
 always. An evaluation is timed on the same number of examples of each language, evenly spaced, and scaled to 500 of
-each; the published threshold is timed on some 70 million scores and scaled, so that its memory is understated. The last
+each; of the published loop, whose padded examples cost the same each, a quarter of that, and of its threshold some 70
+million scores are timed and scaled, so that the memory of the latter is understated. The last
 column is useful arithmetic (without padding) over the best measured rate of matrix products in that precision, or bytes
 that must move over the best measured bandwidth of a copy.
 """

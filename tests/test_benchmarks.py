@@ -256,6 +256,13 @@ def test_one_lap_is_profiled(place: shapes.Place, case: str, calls: int) -> None
     assert sum(float(line.split(" | ")[1].rstrip("%")) for line in lines[2:]) == pytest.approx(100, abs=0.3)
 
 
+def test_examples_that_cost_the_same_are_timed_in_part(place: shapes.Place) -> None:
+    timed, compared = (published.evaluation(job(place, steps=1, dropout=dropout)) for dropout in (True, False))
+    assert timed.notes["examples"] == 15 * TOY.examples / 4
+    assert timed.notes["examples"] * timed.notes["scale"] == 7_500
+    assert len(compared.tensors[check.LOGITS]) == compared.notes["examples"] == 15 * TOY.examples
+
+
 def test_a_list_of_many_scores_is_timed_on_some_of_them(place: shapes.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "LISTED", 5_000)
     entries = sum(tensor.numel() for tensor in place.scores().tensors.values())
