@@ -21,16 +21,25 @@ def anonymous(process: int) -> int | None:
 
     Unlike the resident set it leaves out mapped files, whose pages the system takes back when it needs them.
     """
-    try:
-        found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
+    return _status(process, "RssAnon")
 
 
 def largest_resident() -> int:
-    """Return this process's `ru_maxrss` in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Return this process's largest resident memory in bytes: `ru_maxrss`, without that of the process that started it.
+
+    Linux lets a new process's `ru_maxrss` begin where the old one's stands; its VmHWM is the process's own.
+    """
+    own = _status(os.getpid(), "VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if own is None else own
+
+
+def _status(process: int, name: str) -> int | None:
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
 
 
 def installed() -> int:

@@ -91,9 +91,9 @@ def cutting(job: Job) -> Outcome:
     entries = total(scores.parameters)
     passed = []
 
-    def chunks(bits: Any) -> Any:
+    def chunks(bits: Any, *size: int) -> Any:
         passed.append(len(bits))
-        return whole(bits)
+        return whole(bits, *size)
 
     whole = selection._chunks
     for _ in range(job.steps):

@@ -66,10 +66,54 @@ def test_selection_is_that_of_a_full_sort(kind: str, scope: Scope) -> None:
             assert selection.zero_entries == sum(flat[name][index].item() == 0 for name, index in expected)
 
 
+@pytest.mark.parametrize("widest", [1, -1], ids=["always bracketed", "never bracketed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bracket_and_histograms_give_the_same(kind: str, widest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WIDEST", widest)
+    monkeypatch.setattr(module, "_SAMPLED", 64)
+    if widest == 1:
+        monkeypatch.setattr(module, "_DEVIATIONS", 10**6)  # so wide that no sample misleads
+        monkeypatch.setattr(module, "_radix_select", lambda *_: pytest.fail("not bracketed"))
+    scores = make_scores(kind)
+    for ratio in RATIOS:
+        expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
+        assert chosen_entries(select(scores, ratio=ratio), scores) == expected
+
+
+@pytest.mark.parametrize("deviations", [0, 1e-3, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_misleads_changes_nothing(kind: str, deviations: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLED", 8)
+    monkeypatch.setattr(module, "_WIDEST", 1)
+    monkeypatch.setattr(module, "_DEVIATIONS", deviations)
+    scores = make_scores(kind)
+    for ratio in RATIOS:
+        expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
+        assert chosen_entries(select(scores, ratio=ratio), scores) == expected
+
+
+def test_a_million_different_scores_are_passed_over_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    whole = module._chunks
+
+    def chunks(bits: np.ndarray, *size: int) -> object:
+        read.append(len(bits))
+        return whole(bits, *size)
+
+    monkeypatch.setattr(module, "_chunks", chunks)
+    tensor = torch.rand(1024, 1000, generator=torch.Generator().manual_seed(0))
+    parameter = EligibleParameter("big", (1024, 1000), 0, "word_embeddings")
+    selection = select([(parameter, tensor)], ratio=0.2)
+    assert sum(read) == 2 * tensor.numel()
+    order = np.argsort(-tensor.flatten().numpy(), kind="stable")[: round(0.2 * tensor.numel())]
+    assert set(np.flatnonzero(np.unpackbits(selection.bitmaps["big"], bitorder="little"))) == set(order)
+
+
 @pytest.mark.parametrize("chunk", [8, 16])
 @pytest.mark.parametrize("kind", ["heavy ties", "all equal", "distinct"])
 def test_chunks_do_not_change_the_selection(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(module, "_COUNTED", chunk)
     scores = make_scores(kind)
     for ratio in RATIOS:
         expected = full_sort(scores, ratio, "global", SEGMENTS["all"])

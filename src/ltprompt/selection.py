@@ -1,7 +1,9 @@
 """Which entries a ticket holds: exactly K, chosen by their scores alone (paper section 3, stage 1 to 2).
 
-The selection is a radix select: the bit pattern of a non-negative fp32 number grows with the number, so two histograms
-of 16 bits each find the exact threshold without a sort, and a third pass over the scores writes the bitmaps.
+The bit pattern of a non-negative fp32 number grows with the number, so entries are ranked as integers. A sample
+brackets the threshold; one pass over the scores counts what lies above the bracket and collects what lies within, where
+the exact threshold is found; a second pass writes the bitmaps. Where many entries are equal, such as 0, a bracket would
+hold too many: then two histograms of 16 bits each find the threshold instead, a radix select.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ Scope = Literal["global", "layer"]
 Scored = tuple[EligibleParameter, Tensor]
 Bitmap = NDArray[np.uint8]
 
-_CHUNK = 2**20  # entries; a multiple of 8 so that chunks end on whole bytes, small enough to stay in the cache
+_CHUNK = 2**16  # entries; a multiple of 8 so that chunks end on whole bytes, small enough to stay in the cache
+_COUNTED = 2**20  # entries of a chunk whose histogram is taken
+_SAMPLED = 2**18  # entries that bracket the threshold
+_DEVIATIONS = 6  # of a sample's rank, that the bracket is wide on either side
+_WIDEST = 1 / 8  # share of the entries that a bracket may hold
 _INFINITY = 0x7F800000  # fp32 bit pattern of +inf: every pattern from here on is infinite, NaN or has the sign set
 _MINUS_ZERO = 0x80000000
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -50,7 +56,8 @@ def select(scores: Sequence[Scored], *, ratio: float, scope: Scope = "global", l
     """Choose exactly K entries, largest score first, ties in parameter order and then by flat index.
 
     scores: fp32 tensors, non-negative and finite, each with its parameter, in parameter order. -0.0 counts as 0;
-        entries with score 0 are legal. Tensors may be memory-mapped: they are read in chunks, at most three times.
+        entries with score 0 are legal. Tensors may be memory-mapped: they are read in chunks, two or three times
+        (four times in the rare case that the sample misleads).
     ratio: share of the eligible entries to choose, in [0, 1].
     scope: ``global`` ranks all entries together; ``layer`` applies the rule within the embeddings and each layer.
     layers: the segment that is eligible, see `segment`.
@@ -135,32 +142,73 @@ def _existing(exist: Sequence[int]) -> str:
 
 def _select_group(group: Sequence[Scored], ratio: float) -> Selection:
     """Apply the selection rule to the entries of `group` alone."""
-    size = target_size(ratio, total([parameter for parameter, _ in group]))
-    high = _high_histogram(group)
+    eligible = total([parameter for parameter, _ in group])
+    size = target_size(ratio, eligible)
     if size == 0:
+        _high_histogram(group)  # no entry is chosen, but every one is checked
         return Selection({}, 0)
-    top, above = _find_bin(high, size)
-    bottom, within = _find_bin(_low_histogram(group, top), size - above)
-    threshold = top << 16 | bottom
-    ties = size - above - within
+    bracket = _bracket(group, size / eligible)
+    found = _sift(group, *bracket, size) if bracket is not None else None
+    threshold, ties = found or _radix_select(group, size)
     bitmaps = _write_bitmaps(group, threshold, ties)
     return Selection(bitmaps, ties if threshold == 0 else 0)
+
+
+def _bracket(group: Sequence[Scored], share: float) -> tuple[int, int] | None:
+    """Return bit patterns between which the largest `share` of the entries ends, by a sample; None if too many do."""
+    step = (
+        total([parameter for parameter, _ in group]) // _SAMPLED
+    ) | 1  # odd, to walk through the columns of a matrix
+    sample = np.sort(np.concatenate([_bits(*scored)[::step] for scored in group]) & _MAGNITUDE)
+    size = len(sample)
+    place, margin = (1 - share) * size, _DEVIATIONS * math.sqrt(share * (1 - share) * size) + 1
+    first, last = math.floor(place - margin), math.ceil(place + margin)
+    low, high = int(sample[first]) if first >= 0 else 0, int(sample[last]) if last < size else _INFINITY - 1
+    held = np.searchsorted(sample, high, side="right") - np.searchsorted(sample, low)
+    return (low, high) if held <= _WIDEST * size else None
+
+
+def _sift(group: Sequence[Scored], low: int, high: int, size: int) -> tuple[int, int] | None:
+    """Return the bit pattern of the `size`-th largest entry and how many entries equal to it are among those.
+
+    None where it does not lie from `low` to `high`. Every entry is checked.
+    """
+    above, kept = 0, [np.zeros(0, dtype=np.uint32)]
+    for parameter, scores in group:
+        for bits in _chunks(_bits(parameter, scores)):
+            magnitude = _checked(parameter, bits)
+            above += int(np.count_nonzero(magnitude > high))
+            # unsigned: what is below `low` wraps around to the largest numbers
+            kept.append(magnitude[magnitude - np.uint32(low) <= np.uint32(high - low)])
+    inside, rank = np.concatenate(kept), size - above
+    if not 0 < rank <= len(inside):
+        return None
+    threshold = int(np.partition(inside, len(inside) - rank)[len(inside) - rank])
+    return threshold, rank - int(np.count_nonzero(inside > threshold))
+
+
+def _radix_select(group: Sequence[Scored], size: int) -> tuple[int, int]:
+    """Return what `_sift` does, for any entries, with one pass more."""
+    top, above = _find_bin(_high_histogram(group), size)
+    bottom, within = _find_bin(_low_histogram(group, top), size - above)
+    return top << 16 | bottom, size - above - within
+
+
+def _checked(parameter: EligibleParameter, bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return bit patterns without the sign of -0.0. Raises `InputError` for a score that cannot be ranked."""
+    if bits.max() < _INFINITY:
+        return bits
+    if ((bits >= _INFINITY) & (bits != _MINUS_ZERO)).any():
+        raise InputError(f"the scores of {parameter.name} hold a negative, infinite or NaN value; find the scores anew")
+    return bits & _MAGNITUDE
 
 
 def _high_histogram(group: Sequence[Scored]) -> NDArray[np.int64]:
     """Return how many entries have each value of the upper 16 bits, int64 (65536,), and check every entry."""
     histogram = np.zeros(2**16, dtype=np.int64)
     for parameter, scores in group:
-        for bits in _chunks(_bits(parameter, scores)):
-            counts = np.bincount(bits >> _HALF, minlength=2**16)
-            if counts[_INFINITY >> 16 :].any():
-                if ((bits >= _INFINITY) & (bits != _MINUS_ZERO)).any():
-                    raise InputError(
-                        f"the scores of {parameter.name} hold a negative, infinite or NaN value; find the scores anew"
-                    )
-                counts[0] += counts[_MINUS_ZERO >> 16]
-                counts[_MINUS_ZERO >> 16] = 0
-            histogram += counts
+        for bits in _chunks(_bits(parameter, scores), _COUNTED):
+            histogram += np.bincount(_checked(parameter, bits) >> _HALF, minlength=2**16)
     return histogram
 
 
@@ -168,8 +216,8 @@ def _low_histogram(group: Sequence[Scored], top: int) -> NDArray[np.int64]:
     """Return how many entries whose upper 16 bits are `top` have each value of the lower 16 bits, int64 (65536,)."""
     histogram = np.zeros(2**16, dtype=np.int64)
     for parameter, scores in group:
-        for bits in _chunks(_bits(parameter, scores)):
-            magnitude = bits & _MAGNITUDE
+        for bits in _chunks(_bits(parameter, scores), _COUNTED):
+            magnitude = _checked(parameter, bits)
             inside = magnitude[magnitude >> _HALF == top]
             histogram += np.bincount(inside & np.uint32(0xFFFF), minlength=2**16)
     return histogram
@@ -189,7 +237,7 @@ def _write_bitmaps(group: Sequence[Scored], threshold: int, ties: int) -> dict[s
     for parameter, scores in group:
         packed = []
         for bits in _chunks(_bits(parameter, scores)):
-            magnitude = bits & _MAGNITUDE
+            magnitude = _checked(parameter, bits)
             chosen = magnitude > threshold
             if ties:
                 equal = np.flatnonzero(magnitude == threshold)[:ties]
@@ -213,7 +261,8 @@ def _bits(parameter: EligibleParameter, scores: Tensor) -> NDArray[np.uint32]:
     return flat.view(np.uint32)
 
 
-def _chunks(bits: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
-    """Yield consecutive parts of at most `_CHUNK` entries."""
-    for start in range(0, len(bits), _CHUNK):
-        yield bits[start : start + _CHUNK]
+def _chunks(bits: NDArray[np.uint32], size: int | None = None) -> Iterator[NDArray[np.uint32]]:
+    """Yield consecutive parts of at most `size` entries, by default small ones."""
+    size = size or _CHUNK
+    for start in range(0, len(bits), size):
+        yield bits[start : start + size]
