@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +29,8 @@ Scope = Literal["global", "layer"]
 Scored = tuple[EligibleParameter, Tensor]
 Bitmap = NDArray[np.uint8]
 
-_CHUNK = 2**16  # entries; a multiple of 8 so that chunks end on whole bytes, small enough to stay in the cache
+_CHUNK = 2**18  # entries; a multiple of 8 so that chunks end on whole bytes, small enough to stay in the cache
+_PART = 2**22  # entries that a thread takes at once
 _COUNTED = 2**20  # entries of a chunk whose histogram is taken
 _SAMPLED = 2**18  # entries that bracket the threshold
 _DEVIATIONS = 6  # of a sample's rank, that the bracket is wide on either side
@@ -173,14 +175,19 @@ def _sift(group: Sequence[Scored], low: int, high: int, size: int) -> tuple[int,
 
     None where it does not lie from `low` to `high`. Every entry is checked.
     """
-    above, kept = 0, [np.zeros(0, dtype=np.uint32)]
-    for parameter, scores in group:
-        for bits in _chunks(_bits(parameter, scores)):
-            magnitude = _checked(parameter, bits)
+
+    def sift(part: tuple[EligibleParameter, NDArray[np.uint32]]) -> tuple[int, NDArray[np.uint32]]:
+        above, kept = 0, []
+        for bits in _chunks(part[1]):
+            magnitude = _checked(part[0], bits)
             above += int(np.count_nonzero(magnitude > high))
             # unsigned: what is below `low` wraps around to the largest numbers
             kept.append(magnitude[magnitude - np.uint32(low) <= np.uint32(high - low)])
-    inside, rank = np.concatenate(kept), size - above
+        return above, np.concatenate(kept)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        counts, kept = zip(*pool.map(sift, _parts(group)), strict=True)
+    inside, rank = np.concatenate(kept), size - sum(counts)
     if not 0 < rank <= len(inside):
         return None
     threshold = int(np.partition(inside, len(inside) - rank)[len(inside) - rank])
@@ -259,6 +266,14 @@ def _bits(parameter: EligibleParameter, scores: Tensor) -> NDArray[np.uint32]:
         )
     flat: NDArray[np.float32] = scores.detach().cpu().reshape(-1).numpy()
     return flat.view(np.uint32)
+
+
+def _parts(group: Sequence[Scored]) -> Iterator[tuple[EligibleParameter, NDArray[np.uint32]]]:
+    """Yield each tensor's bit patterns in parts of a thread's size."""
+    for parameter, scores in group:
+        bits = _bits(parameter, scores)
+        for start in range(0, len(bits), _PART):
+            yield parameter, bits[start : start + _PART]
 
 
 def _chunks(bits: NDArray[np.uint32], size: int | None = None) -> Iterator[NDArray[np.uint32]]:
