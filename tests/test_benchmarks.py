@@ -256,6 +256,12 @@ def test_one_lap_is_profiled(place: shapes.Place, case: str, calls: int) -> None
     assert sum(float(line.split(" | ")[1].rstrip("%")) for line in lines[2:]) == pytest.approx(100, abs=0.3)
 
 
+def test_floors_are_the_best_that_was_ever_measured() -> None:
+    known, measured = ({"matmul": {"fp32": rate, "bf16": 5.0}, "bandwidth": 9.0 - rate} for rate in (2.0, 3.0))
+    assert harness.best(known, measured) == {"matmul": {"fp32": 3.0, "bf16": 5.0}, "bandwidth": 7.0}
+    assert harness.best(None, measured) == measured
+
+
 def test_examples_that_cost_the_same_are_timed_in_part(place: shapes.Place) -> None:
     timed, compared = (published.evaluation(job(place, steps=1, dropout=dropout)) for dropout in (True, False))
     assert timed.notes["examples"] == 15 * TOY.examples / 4
