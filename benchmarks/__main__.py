@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure and write JSON")
     run.add_argument("--case", action="append", help="a case; may be repeated [all but the linear ones]")
-    run.add_argument("--only", action="append", help="an implementation; may be repeated [all of each case]")
+    run.add_argument(
+        "--only",
+        action="append",
+        help="an implementation; may be repeated; without --case of all cases that have it [all]",
+    )
     run.add_argument("--runs", type=int, default=3, help="processes of each implementation, of 2 laps or more [3]")
     run.add_argument("--out", type=Path, default=OUT)
     profile = commands.add_parser("profile", help="print the operators that one step costs")
@@ -70,11 +74,22 @@ def _run(given: argparse.Namespace) -> None:
     _check_positive("--runs", given.runs)
     _check_positive("--threads", given.threads)
     usual = [name for name in CASES if not name.startswith("linear")]
-    cases = [find_case(name).only(given.only or ()) for name in given.case or usual]
+    cases = [find_case(name).only(given.only or ()) for name in given.case or _with(given.only, usual)]
     tolerance_of(given.dtype)  # refuses an unknown one
     with _folder(given) as folder:
         settings = Settings(given.shape, given.dtype, given.threads, given.runs, folder)
         run(cases, settings, given.out, lambda line: print(line, flush=True))
+
+
+def _with(only: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
+    """Return the cases that have every implementation asked for. Raises `InputError` where none has."""
+    from benchmarks.cases import CASES
+
+    names = {name: [each.name for each in CASES[name].implementations] for name in usual}
+    found = [name for name in usual if set(only or ()) <= set(names[name])]
+    if not found:
+        raise InputError(f"no case has all of {', '.join(only or ())}; name one with --case")
+    return found
 
 
 def _profile(given: argparse.Namespace) -> None:

@@ -116,7 +116,7 @@ CASES = {
                 Implementation(PUBLISHED, "rivals.published:stage_one", {}, OURS, Rows("padded", PULLED_BACK, SCORED)),
             ),
             repeats=2,
-        checked=CHECKED_STEPS,
+            checked=CHECKED_STEPS,
             floor="stage1",
         ),
         _stage_two("stage2-ltp", "stage 2 step, LTP 20 %, batch 32", "ltp", True),
@@ -160,7 +160,7 @@ CASES = {
                 ),
             ),
             repeats=2,
-        checked=CHECKED_STEPS,
+            checked=CHECKED_STEPS,
             floor="stage2",
         ),
         Case(

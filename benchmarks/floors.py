@@ -22,7 +22,7 @@ from ltprompt.masking import IGNORED
 # Rows, inputs and outputs of the products that an encoder of width 768 makes, and a square one.
 PRODUCTS = ((2048, 768, 768), (2048, 768, 3072), (2048, 3072, 768), (4096, 768, 3072), (2048, 2048, 2048))
 COPIED = 2**26  # fp32 entries
-CUT_PASSES = 3  # two histograms of 16 bits find the threshold, one more pass writes the bitmaps
+CUT_PASSES = 2  # one finds the threshold within a sample's bracket, one writes the bitmaps
 # Bytes moved for each entry of an adapter: its index and value read, the old value read and kept, the new one written.
 APPLY_BYTES = 4 + 4 + 4 + 4 + 4
 

@@ -57,22 +57,53 @@ class Settings:
 def run(cases: Sequence[Case], settings: Settings, out: Path, say: Say) -> None:
     """Measure cases and write each one's result into the JSON file `out` as soon as it is there.
 
-    Results of other shapes, precisions and cases in that file stay. Raises `WorkerError` where the folder cannot be
-    made.
+    Results of other shapes, precisions, cases and implementations in that file stay, unless another machine's. Raises
+    `WorkerError` where the folder cannot be made.
     """
     say(f"preparing {settings.shape}")
     spawn(settings.order("prepare"))
-    spawn(settings.order("touch"))
-    found: dict[str, Any] = read_json(out, "a file of results") if out.exists() else {"results": []}
-    found["machine"] = machine()
+    _touch(settings, say)
+    found = _known(out, say)
     measured, _ = spawn(settings.order("floors"))
-    floors = found.setdefault("floors", {})
+    floors = found["floors"]
     floors[str(settings.threads)] = best(floors.get(str(settings.threads)), measured)
     for case in cases:
         record = measure(case, settings, say)
-        others = [each for each in found["results"] if any(each[key] != record[key] for key in KEY)]
-        found["results"] = sorted([*others, record], key=lambda each: [each[key] for key in KEY])
+        found["results"] = added(found["results"], record)
         write_json(out, found)
+
+
+def _touch(settings: Settings, say: Say) -> None:
+    """Have free memory touched; measuring goes on where that fails, as it only evens out what comes first."""
+    try:
+        spawn(settings.order("touch"))
+    except WorkerError as error:
+        say(f"memory was not touched before: {error}")
+
+
+def _known(out: Path, say: Say) -> dict[str, Any]:
+    """Return what a file of results holds of this machine: what another one measured cannot be compared."""
+    here = machine()
+    found: dict[str, Any] = read_json(out, "a file of results") if out.exists() else {"machine": here}
+    if found.get("machine") != here:
+        say(f"{out} was measured on another machine: it begins anew")
+        found = {"machine": here}
+    return {"results": [], "floors": {}} | found
+
+
+def added(records: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return records with one more, which takes in what an older one knows of implementations not measured now."""
+    others, known = [], record
+    for each in records:
+        if any(each[key] != record[key] for key in KEY):
+            others.append(each)
+        elif each["threads"] == record["threads"]:
+            known = {key: {**each[key], **value} if isinstance(value, dict) else value for key, value in record.items()}
+            for name in record["implementations"]:
+                known["failures"].pop(name, None)
+            for name in record["failures"]:
+                known["implementations"].pop(name, None)
+    return sorted([*others, known], key=lambda each: [each[key] for key in KEY])
 
 
 def best(known: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from benchmarks.shapes import Shape
 
 USABLE = 0.75  # of the machine's memory, by what a rival is expected to take
 TOUCHED = 2**28  # bytes at once
+CONTAINER = Path("/sys/fs/cgroup")  # where a container's own limits stand
 
 
 def anonymous(process: int) -> int | None:
@@ -53,9 +54,25 @@ def touch_free() -> None:
     The host of a virtual machine hands memory out at the first touch, several times as slowly as the machine's own
     system does later; whoever is measured first would pay for it.
     """
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    held = [torch.ones(TOUCHED // 4) for _ in range(int(USABLE * free) // TOUCHED)]
+    held = [torch.ones(TOUCHED // 4) for _ in range(int(USABLE * free()) // TOUCHED)]
     held.clear()
+
+
+def free() -> int:
+    """Return the free memory that this process may take, in bytes; 0 where the system does not say."""
+    if "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return 0
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    limit, used = (_number(CONTAINER / name) for name in ("memory.max", "memory.current"))
+    return available if limit is None or used is None else max(min(available, limit - used), 0)
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None where there is none, as ``max`` is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def rows_that_fit(shape: Shape, *, longest: int, states: float, copies: float, total: int) -> int:

@@ -12,6 +12,7 @@ from benchmarks.cases import Case
 from benchmarks.job import Clock, Job
 from benchmarks.report import markdown_table
 from benchmarks.shapes import Place
+from ltprompt.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,32 @@ class ProfiledClock(Clock):
     def __init__(self, skipped: int) -> None:
         super().__init__()
         self._skipped = skipped
-        self._profile: Any = torch.profiler.profile(activities=[ProfilerActivity.CPU])
+        self._running = False
+        self._profile: Any = None
 
     def begin(self) -> None:
-        """Start a lap anew."""
+        """Start a lap anew; what was profiled since the last one ended is dropped."""
+        if self._running:
+            self._profile.stop()
         if len(self.seconds) == self._skipped:
+            self._profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
             self._profile.start()
+            self._running = True
         super().begin()
 
     def lap(self, loss: float = 0.0) -> None:
         """End a lap and start the next, which a case without warm-up says by `begin`."""
         super().lap(loss)
-        if len(self.seconds) == self._skipped:
-            self.begin()
-        elif len(self.seconds) == self._skipped + 1:
+        if self._running:
             self._profile.stop()
+            self._running = False
+        elif len(self.seconds) == self._skipped:
+            self.begin()
 
     def costs(self) -> list[Cost]:
-        """Return the costs of the profiled lap, the dearest first."""
+        """Return the costs of the profiled lap, the dearest first. Raises `InputError` where nothing was computed."""
+        if self._profile is None or not self._profile.key_averages():
+            raise InputError("this case does no work of torch's in its own process, so there is nothing to profile")
         found = [Cost(each.key, each.self_cpu_time_total / 1e6, each.count) for each in self._profile.key_averages()]
         return sorted(found, key=lambda cost: -cost.seconds)
 

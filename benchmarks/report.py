@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CHECKED_STEPS, OURS
+from benchmarks.cases import CASES, CHECKED_STEPS, OURS
 from benchmarks.goals import GOALS, Goal
 from benchmarks.results import Record, Results, mean_series
 from ltprompt.files import atomic_path, write_text
@@ -144,7 +144,10 @@ def _series(record: Record) -> str:
 
 
 def _failures(record: Record) -> list[tuple[str, str]]:
-    return sorted(record["failures"].items())
+    """Return who of a case was not measured, and why."""
+    known = {**record["implementations"], **record["failures"]}
+    names = [each.name for each in CASES[record["case"]].implementations] if record["case"] in CASES else []
+    return sorted([*record["failures"].items(), *((name, "not measured") for name in names if name not in known)])
 
 
 def _draw(records: Sequence[Record], path: Path) -> None:

@@ -79,12 +79,15 @@ def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
         "seconds": job.clock.seconds[case.warm_up :],
         "max_rss": resident,
         "notes": dict(outcome.notes),
-        "operations": _operations(case, place, job)[case.warm_up :],
+        "operations": _operations(case, place, job, outcome)[case.warm_up :],
     }
 
 
-def _operations(case: Case, place: Place, job: Job) -> list[float]:
-    return floors.useful(case.floor, place, job) if case.floor else []
+def _operations(case: Case, place: Place, job: Job, outcome: Outcome) -> list[float]:
+    """Return the useful operations of each lap; of one that timed a part of its work, that part's share of them."""
+    if not case.floor:
+        return []
+    return [each / outcome.notes.get("part", 1) for each in floors.useful(case.floor, place, job)]
 
 
 def _save(outcome: Outcome, out: Path) -> None:

@@ -256,6 +256,79 @@ def test_one_lap_is_profiled(place: shapes.Place, case: str, calls: int) -> None
     assert sum(float(line.split(" | ")[1].rstrip("%")) for line in lines[2:]) == pytest.approx(100, abs=0.3)
 
 
+@pytest.mark.parametrize("case", ["help", "adapter-size"])
+def test_what_computes_nothing_is_not_profiled(place: shapes.Place, case: str) -> None:
+    with pytest.raises(InputError, match="nothing to profile"):
+        profiling.profile(cases.find_case(case), cases.OURS, place, "fp32", 8)
+
+
+def test_what_begins_every_lap_is_profiled_once(place: shapes.Place) -> None:
+    costs = profiling.profile(cases.find_case("applying"), cases.OURS, place, "fp32", 8)
+    once = {cost.operator: cost.calls for cost in costs}
+    assert once["aten::index_select"] == len(ours.Adapter.load(place.adapter_folder).changes)
+
+
+def test_one_implementation_measured_anew_leaves_the_others() -> None:
+    old = record("stage1", {cases.OURS: 2.0, cases.TRAINER: 9.0}) | {"failures": {cases.PUBLISHED: "no memory"}}
+    other = record("stage1", {cases.OURS: 7.0}, dtype="bf16")
+    new = record("stage1", {cases.OURS: 1.0, cases.PUBLISHED: 20.0})
+    unchanged, found = harness.added([old, other], new)
+    assert unchanged == other
+    medians = {name: each["median"] for name, each in found["implementations"].items()}
+    assert medians == {cases.OURS: 1.0, cases.TRAINER: 9.0, cases.PUBLISHED: 20.0}
+    assert found["failures"] == {}
+    failed = record("stage1", {}) | {"failures": {cases.TRAINER: "disagrees"}}
+    assert harness.added([old], failed)[0]["implementations"].keys() == {cases.OURS}
+    assert harness.added([old], new | {"threads": 1}) == [new | {"threads": 1}]
+
+
+def test_results_of_another_machine_begin_anew(tmp_path: Path) -> None:
+    path, said = tmp_path / "found.json", []
+    known = {"machine": harness.machine(), "floors": {"2": {}}, "results": [record("help", {cases.OURS: 1.0})]}
+    path.write_text(json.dumps(known))
+    assert harness._known(path, said.append) == known
+    assert said == []
+    path.write_text(json.dumps(known | {"machine": known["machine"] | {"cores": 999}}))
+    assert harness._known(path, said.append) == {"machine": harness.machine(), "floors": {}, "results": []}
+    assert "begins anew" in said[0]
+
+
+def test_memory_that_cannot_be_touched_stops_nothing(
+    place: shapes.Place, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, said = harness.spawn, []
+
+    def spawn(order: worker.Order, out: Path | None = None) -> tuple[dict[str, Any], int | None]:
+        if order.kind == "touch":
+            raise harness.WorkerError("ended by signal 9")
+        return whole(order, out)
+
+    monkeypatch.setattr(harness, "spawn", spawn)
+    harness.run([cases.find_case("adapter-size")], settings(place), tmp_path / "found.json", said.append)
+    assert "memory was not touched before: ended by signal 9" in said
+    assert len(read_json(tmp_path / "found.json", "results")["results"]) == 1
+
+
+def test_free_memory_is_what_a_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    assert 2**24 < memory.free() < memory.installed()
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free() > 2**24
+    (tmp_path / "memory.max").write_text("3000000\n")
+    assert memory.free() == 2_000_000
+    monkeypatch.setattr(memory.os, "sysconf_names", {})
+    assert memory.free() == 0
+
+
+def test_a_part_of_the_work_counts_a_part_of_its_arithmetic(place: shapes.Place) -> None:
+    order = settings(place).order("time", case="evaluation", implementation=cases.PUBLISHED, rows=4)
+    whole = floors.useful("evaluation", place, job(place, steps=1))[0]
+    with tempfile.TemporaryDirectory() as folder:
+        found = worker.measured(order, place, Path(folder))
+    assert found["operations"] == [whole / 4] * 2
+
+
 def test_floors_are_the_best_that_was_ever_measured() -> None:
     known, measured = ({"matmul": {"fp32": rate, "bf16": 5.0}, "bandwidth": 9.0 - rate} for rate in (2.0, 3.0))
     assert harness.best(known, measured) == {"matmul": {"fp32": 3.0, "bf16": 5.0}, "bandwidth": 7.0}
@@ -484,6 +557,7 @@ def test_failures_and_notes_stand_in_the_document(tmp_path: Path) -> None:
     (tmp_path / "results.notes.md").write_text("## What was tried\n")
     document = report.markdown(found, tmp_path / "results.json", tmp_path / "chart.png")
     assert "- stage1: Trainer: too little memory" in document
+    assert "- stage1: published loop: not measured" in document
     assert document.endswith("## What was tried\n")
 
 
@@ -492,6 +566,7 @@ def test_failures_and_notes_stand_in_the_document(tmp_path: Path) -> None:
     [
         (["run", "--case", "stage3"], "unknown case 'stage3': did you mean 'stage1'?"),
         (["run", "--case", "stage1", "--only", "Trainr"], "case 'stage1' has no implementation 'Trainr'"),
+        (["run", "--only", "Trainr"], "no case has all of Trainr; name one with --case"),
         (["run", "--shape", "toys"], "unknown shape 'toys': did you mean 'toy'?"),
         (["run", "--shape", "toy", "--dtype", "fp16"], "unknown dtype 'fp16'"),
         (["run", "--runs", "0"], "--runs 0 is not a positive number"),
@@ -507,6 +582,11 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert shown.startswith(f"benchmarks: {line}")
     assert shown.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cases_without_an_implementation_asked_for_are_left_out() -> None:
+    assert command._with([cases.TRAINER], list(cases.CASES)) == ["stage1", "stage2-ltp", "stage2-prompt", "evaluation"]
+    assert command._with(None, ["stage1", "help"]) == ["stage1", "help"]
 
 
 def test_an_unknown_implementation_is_refused() -> None:

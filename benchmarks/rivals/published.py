@@ -7,7 +7,7 @@ holds state for every parameter, and the threshold is found in one list of Pytho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ def evaluation(job: Job) -> Outcome:
         job.clock.begin()
         logits = predict(examples)
         job.clock.lap()
-    return Outcome({LOGITS: logits}, {"scale": part * work.scale(job.place), "examples": len(examples)})
+    return Outcome({LOGITS: logits}, {"scale": part * work.scale(job.place), "examples": len(examples), "part": part})
 
 
 def cutting(job: Job) -> Outcome:
@@ -116,22 +116,28 @@ def cutting(job: Job) -> Outcome:
 
     The list of a large model takes minutes and most of the memory. So no more than LISTED scores are timed, in
     proportion of every tensor, and the time is scaled: building the list and partitioning it are linear in its entries.
+    Where results are compared it is all of them, in an array in the place of the list.
     """
     scores = job.place.scores()
     entries = sum(tensor.numel() for tensor in scores.tensors.values())
-    share = min(1.0, LISTED / entries) if job.dropout else 1.0  # whole where results are compared
+    share = min(1.0, LISTED / entries) if job.dropout else 1.0
     used = {name: tensor.view(-1)[: round(share * tensor.numel())] for name, tensor in scores.tensors.items()}
     for _ in range(job.steps):
         job.clock.begin()
-        everything: list[float] = []
-        for tensor in used.values():
-            everything.extend(tensor.abs().tolist())
+        everything = _listed(used) if job.dropout else torch.cat([tensor.abs() for tensor in used.values()]).numpy()
         place = len(everything) - int(0.2 * len(everything) + 0.5)
         threshold = np.partition(everything, place)[place]
         masks = {name: tensor.abs() >= threshold for name, tensor in used.items()}
         job.clock.lap()
     found = {} if job.dropout else {n: m.view(scores.tensors[n].shape) for n, m in masks.items()}
     return Outcome(found, {"entries": sum(map(len, used.values())), "scale": 1 / share})
+
+
+def _listed(scores: Mapping[str, Tensor]) -> list[float]:
+    everything: list[float] = []
+    for tensor in scores.values():
+        everything.extend(tensor.abs().tolist())
+    return everything
 
 
 def loading(job: Job, *, read: bool) -> Outcome:
