@@ -15,12 +15,14 @@ import pytest
 import torch
 from command_line import Result, Run
 from hypothesis import settings
+from precision import keep_fp32
 
 from ltprompt import cli
 
 SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 
 torch.set_num_threads(1)  # toys gain nothing from more, and a busy machine loses much
+keep_fp32()
 # A busy machine is no failure, and a failure must come back on the next run.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

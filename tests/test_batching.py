@@ -15,7 +15,7 @@ from toys import KINDS, toy_backbone
 
 from ltprompt import mlm
 from ltprompt.backbone import Backbone
-from ltprompt.batching import epoch_order, micro_batches
+from ltprompt.batching import TRAINING_TOKENS, epoch_order, micro_batches
 from ltprompt.device import Compute
 from ltprompt.masking import Masking
 from ltprompt.mlm import find_movement
@@ -78,7 +78,7 @@ def test_the_gradient_of_a_batch_is_the_same_in_any_split(
 ) -> None:
     backbone = toy_backbone(kind, double=True)
     inputs, targets = Masking.of(backbone).apply(lines(backbone), np.random.default_rng(0))
-    monkeypatch.setattr(mlm, "TRAINING_TOKENS", 100)
+    monkeypatch.setitem(TRAINING_TOKENS, "fp32", 100)
 
     def one_batch(lengths: np.ndarray, **_: Any) -> list[np.ndarray]:
         return [np.arange(len(lengths))]
@@ -114,7 +114,7 @@ def gradients(backbone: Backbone, strategy: str, inputs: Any, targets: Any) -> l
 
 def test_stage_one_cuts_its_batches_into_micro_batches_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = toy_backbone("bert")
-    monkeypatch.setattr(mlm, "TRAINING_TOKENS", 100)
+    monkeypatch.setitem(TRAINING_TOKENS, "fp32", 100)
     found: list[tuple[int, ...]] = []
     encode = Backbone.encode
 

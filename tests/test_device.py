@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
+from precision import MEASURED
 
 from ltprompt import device
 from ltprompt.device import Compute, full_precision, resolve
@@ -86,8 +90,32 @@ def test_autocast_multiplies_in_the_dtype_and_full_precision_does_not() -> None:
 
 
 def test_the_speed_of_bf16_is_measured_once() -> None:
-    device._cpu_bf16_speedup.cache_clear()
-    first = device._cpu_bf16_speedup()
+    MEASURED.cache_clear()
+    first = MEASURED()
     assert first > 0
-    assert device._cpu_bf16_speedup() == first
-    assert device._cpu_bf16_speedup.cache_info().misses == 1
+    assert MEASURED() == first
+    assert MEASURED.cache_info().misses == 1
+
+
+KEPT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from ltprompt.device import resolve
+
+if sys.argv[1] == "cpu":
+    resolve("cpu", "fp32")
+block = torch.ones(2**26)
+del block
+pages = int(Path("/proc/self/statm").read_text().split()[1])
+print(pages * 4096 >= 2**28)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+@pytest.mark.parametrize("device", ["cpu", "none"])
+def test_freed_memory_is_kept_for_the_next_step(device: str) -> None:
+    found = subprocess.run([sys.executable, "-c", KEPT, device], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(device == "cpu")

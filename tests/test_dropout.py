@@ -72,21 +72,6 @@ def test_the_seed_decides_and_other_draws_are_torchs() -> None:
     assert torch.equal(torch.nn.Dropout(0.5)(ones(64)), expected), "outside the context it is torch's again"
 
 
-def test_attention_drops_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(3)
-    mask = torch.rand(2, 3, 5, 5) > 0.25
-    monkeypatch.setattr(FastDropout, "_mask", lambda self, shape, level: mask.view(shape))
-    query, key = (torch.randn(2, 3, 5, 4, dtype=torch.float64) for _ in range(2))
-    value = torch.eye(5, dtype=torch.float64).expand(2, 3, 5, 5)  # shows the weights
-    with FastDropout():
-        plain = functional.scaled_dot_product_attention(query, key, value, dropout_p=0.0, scale=0.3)
-        torch.testing.assert_close(plain, (0.3 * query @ key.mT).softmax(-1), rtol=1e-12, atol=1e-14)
-        for scale in (0.3, None):
-            whole = (query @ key.mT * (scale or 0.5)).softmax(-1)
-            found = functional.scaled_dot_product_attention(query, key, value, dropout_p=0.25, scale=scale)
-            torch.testing.assert_close(found, mask * whole / 0.75, rtol=1e-12, atol=1e-14)
-
-
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
 def test_an_encoder_trains_with_it_as_with_torchs_own(name: str) -> None:
     """Mean and spread of a hidden state over many draws are those of the stock model with its own dropout."""

@@ -16,6 +16,7 @@ from toys import KINDS, toy_backbone, toy_model
 
 from ltprompt import mlm
 from ltprompt.backbone import Backbone
+from ltprompt.batching import TRAINING_TOKENS
 from ltprompt.device import Compute
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.masking import IGNORED, Lines, Masking, batch_indices, split_lines
@@ -32,7 +33,7 @@ Batch = tuple[list[np.ndarray], list[np.ndarray]]
 @pytest.fixture(autouse=True)
 def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that toy batches fall into several."""
-    monkeypatch.setattr(mlm, "TRAINING_TOKENS", 60)
+    monkeypatch.setitem(TRAINING_TOKENS, "fp32", 60)
 
 
 def toy_lines(backbone: Backbone, *, lines: int = 24, words: int = 20, seed: int = 5) -> list[np.ndarray]:
@@ -185,7 +186,10 @@ def test_stage_one_equals_a_dense_reference(
         assert (movement.tensors[name] - moved).abs().max() <= limit, name
     assert [step for step, _ in movement.history.training] == list(range(1, STEPS + 1))
     assert [loss for _, loss in movement.history.training] == pytest.approx(dense.losses, rel=1e-10)
-    assert min(len(list(mlm.masked_batches(backbone, *batch))) for batch in recorder.batches) > 1
+    assert (
+        min(len(list(mlm.masked_batches(backbone, *batch, Compute(torch.device("cpu"))))) for batch in recorder.batches)
+        > 1
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,6 +21,7 @@ from toys import KINDS
 
 from ltprompt import training
 from ltprompt.backbone import Backbone
+from ltprompt.batching import TRAINING_TOKENS
 from ltprompt.sequences import Sequences
 from ltprompt.ticket import Ticket
 
@@ -34,7 +35,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(autouse=True)
 def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that toy batches fall into several."""
-    monkeypatch.setattr(training, "TRAINING_TOKENS", 64)
+    monkeypatch.setitem(TRAINING_TOKENS, "fp32", 64)
 
 
 def both_ways(toy: Toy, ticket: Ticket | None, clip: float = 0.05) -> tuple[Trained, Plain]:
@@ -130,7 +131,7 @@ def test_padded_as_on_a_gpu_it_is_the_same(kind: str, monkeypatch: pytest.Monkey
 def test_the_batches_of_these_tests_fall_into_micro_batches(kind: str) -> None:
     toy = Toy.of(kind)
     for batch in list(batches(len(toy.train), ltp_recipe()))[:3]:
-        assert len(toy.reader.micro_batches([toy.train.examples[i] for i in batch], training.TRAINING_TOKENS)) > 1
+        assert len(toy.reader.micro_batches([toy.train.examples[i] for i in batch], TRAINING_TOKENS["fp32"])) > 1
 
 
 @each_kind

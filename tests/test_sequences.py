@@ -31,8 +31,9 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
+from ltprompt.attention import PACKED
 from ltprompt.backbone import Backbone
-from ltprompt.sequences import PACKED, Sequences, encode_padded
+from ltprompt.sequences import Sequences, encode_padded
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
 SMALLER = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}

@@ -23,13 +23,14 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
+from ltprompt.attention import PACKED
 from ltprompt.device import full_precision
 from ltprompt.dropout import FastDropout
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
 from ltprompt.quantise import load_small
-from ltprompt.sequences import PACKED, Sequences, encode_packed, encode_padded
+from ltprompt.sequences import Sequences, encode_packed, encode_padded
 
 MINI = "mini"
 SMALL_WEIGHTS = "model.int8.safetensors"

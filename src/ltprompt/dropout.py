@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ LEVELS = 1 << 16  # of the uniform integers that masks are drawn from
 
 
 class FastDropout(TorchFunctionMode):
-    """Within this context dropout, that of attention too, draws words of 64 bits, each for four entries.
+    """Within this context dropout draws words of 64 bits, each for four entries.
 
     The generator is seeded from torch's, so that `torch.manual_seed` decides what is drawn. Probabilities are rounded
     to multiples of 2^-16, and what is kept is scaled by the rounded one's inverse: the expectation is exact.
@@ -30,11 +29,9 @@ class FastDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Take the place of the two functions that drop; all others are called as they are."""
+        """Take the place of the function that drops; all others are called as they are."""
         if func is functional.dropout:
             return self.dropout(*args, **(kwargs or {}))
-        if func is functional.scaled_dot_product_attention and (kwargs or {}).get("dropout_p"):
-            return self.attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def dropout(self, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -47,14 +44,6 @@ class FastDropout(TorchFunctionMode):
         factor = LEVELS / (LEVELS - level) if level < LEVELS else 0.0
         kept: Tensor = _Dropped.apply(values, self._mask(values.shape, level), factor)  # type: ignore[no-untyped-call]
         return kept
-
-    def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, *, dropout_p: float, scale: float | None = None
-    ) -> Tensor:
-        """Stand for `torch.nn.functional.scaled_dot_product_attention` without a mask; [..., heads, L, d] each."""
-        factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        weights = ((query * factor) @ key.transpose(-2, -1)).softmax(-1)
-        return self.dropout(weights, dropout_p) @ value
 
     def _mask(self, shape: torch.Size, level: int) -> Tensor:
         """Return what is kept: each entry with probability 1 − level / 2^16."""

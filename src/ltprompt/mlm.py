@@ -265,7 +265,7 @@ def masked_gradient(
     trainee.touch(np.concatenate(inputs))
     trainee.zero_grad()
     total = 0.0
-    for ids, sequences, wanted in masked_batches(trainee.backbone, inputs, targets):
+    for ids, sequences, wanted in masked_batches(trainee.backbone, inputs, targets, compute):
         with compute.autocast():
             loss = masked_loss(trainee.backbone, trainee.embed(ids), sequences, wanted) / count
         loss.backward()
@@ -274,11 +274,11 @@ def masked_gradient(
 
 
 def masked_batches(
-    backbone: Backbone, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+    backbone: Backbone, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], compute: Compute
 ) -> Iterator[tuple[Tensor, Sequences, Tensor]]:
     """Yield micro-batches as (ids [T], how they part into lines, targets [T])."""
     lengths = np.array([len(line) for line in inputs], np.int64)
-    max_tokens = TRAINING_TOKENS if backbone.packs else PADDED_TOKENS
+    max_tokens = TRAINING_TOKENS[compute.dtype_name] if backbone.packs else PADDED_TOKENS
     for group in micro_batches(lengths, max_tokens=max_tokens, packed=backbone.packs):
         sequences = Sequences.of([inputs[i] for i in group])
         ids, wanted = (
@@ -300,7 +300,7 @@ def held_out_loss(
     for start in range(0, len(order), 256):
         generator = np.random.default_rng([seed, 3, start])
         inputs, targets = masking.apply([lines[int(i)] for i in order[start : start + 256]], generator)
-        for ids, sequences, wanted in masked_batches(backbone, inputs, targets):
+        for ids, sequences, wanted in masked_batches(backbone, inputs, targets, compute):
             with compute.autocast():
                 total += float(masked_loss(backbone, trainee.embed(ids), sequences, wanted))
             count += int((wanted != IGNORED).sum())

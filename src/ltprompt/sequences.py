@@ -9,15 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
-
-PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def encode_packed(base: nn.Module, embeddings: Tensor, sequences: Sequences, fir
     """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden].
 
     first_position: number of the first position, as the encoder's position embeddings count. The encoder must attend
-    by `packed_attention`, which its configuration names; whether it does shows in what it computes.
+    within sequences, by an attention function that its configuration names; whether it does shows in what it computes.
     """
     positions = torch.from_numpy(sequences.positions + first_position).to(embeddings.device)
     found = base(inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences)
@@ -78,46 +73,3 @@ def encode_padded(base: nn.Module, embeddings: Tensor, sequences: Sequences) -> 
     )
     hidden: Tensor = found[0].flatten(0, 1).index_select(0, places)
     return hidden
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    sequences: Sequences | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attend within each sequence, as transformers calls an attention function.
-
-    query, key, value: [1, heads, T, d]. Returns [1, T, heads, d]; nothing is copied but the result. Without
-    `sequences`, in the stock forward, it is transformers' own.
-    """
-    if sequences is None:
-        given = {"scaling": scaling, "dropout": dropout, **others}
-        return _usual_attention(module, query, key, value, attention_mask, **given)
-    if attention_mask is not None or sliding_window is not None:
-        raise TypeError(f"{type(module).__name__} attends in a way that packed sequences do not know")
-    sizes = [count * length for count, length in sequences.runs]
-    parts = zip(*(tensor.squeeze(0).split(sizes, dim=1) for tensor in (query, key, value)), strict=True)
-    found = []
-    for run, part in zip(sequences.runs, parts, strict=True):
-        q, k, v = (tensor.unflatten(1, run).transpose(0, 1) for tensor in part)  # each [count, heads, length, d]
-        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        found.append(mixed.transpose(1, 2).flatten(0, 1))
-    return torch.cat(found).unsqueeze(0), None
-
-
-def _usual_attention(*given: Any, **others: Any) -> tuple[Tensor, None]:
-    found: tuple[Tensor, None] = AttentionInterface()["sdpa"](*given, **others)
-    return found
-
-
-AttentionInterface.register(PACKED, packed_attention)
-# What the stock forward, which knows no sequences, is given: the masks of the attention that it then has.
-AttentionMaskInterface.register(PACKED, AttentionMaskInterface()["sdpa"])

@@ -130,7 +130,7 @@ def train_step(
     folded = None if prompt is None else prompt()
     leaf = None if folded is None else folded.detach().requires_grad_()
     total = 0.0
-    max_tokens = TRAINING_TOKENS if reader.backbone.packs else PADDED_TOKENS
+    max_tokens = TRAINING_TOKENS[reader.compute.dtype_name] if reader.backbone.packs else PADDED_TOKENS
     for group in reader.micro_batches([train.examples[i] for i in batch], max_tokens):
         chosen = batch[group]
         logits = reader.logits([train.examples[i] for i in chosen], leaf, weights.embed, weights.output_rows())
