@@ -47,7 +47,12 @@ def test_the_logits_stay_as_they_are() -> None:
 
 
 def test_no_words_drawn_have_no_loss() -> None:
-    assert float(summed_cross_entropy(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))) == 0.0
+    logits = torch.zeros(0, 5, requires_grad=True)
+    loss = summed_cross_entropy(logits, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None
+    assert logits.grad.shape == (0, 5)
 
 
 def test_a_second_backward_pass_is_refused() -> None:
@@ -67,5 +72,9 @@ def test_one_matrix_is_kept_for_the_backward_pass() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        summed_cross_entropy(logits * 1.0, targets)
-    assert sum(tensor.shape == (5, 40) for tensor in kept) == 1
+        loss = summed_cross_entropy(logits * 1.0, targets)
+    (probabilities,) = (tensor for tensor in kept if tensor.shape == (5, 40))
+    passed: list[Tensor] = []
+    loss.grad_fn.register_hook(lambda gradients, _: passed.append(gradients[0]))  # type: ignore[union-attr]
+    loss.backward()
+    assert passed[0].data_ptr() == probabilities.data_ptr(), "it becomes the gradient"

@@ -92,6 +92,19 @@ def test_a_sample_that_misleads_changes_nothing(kind: str, deviations: float, mo
         assert chosen_entries(select(scores, ratio=ratio), scores) == expected
 
 
+@pytest.mark.parametrize("sampled", range(40, 400, 20))
+def test_a_sample_walks_through_every_column(sampled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns differ as in a real matrix, whose width has factors 2 and 3: a step with those would see some alone."""
+    monkeypatch.setattr(module, "_SAMPLED", sampled)
+    monkeypatch.setattr(module, "_radix_select", lambda *_: pytest.fail("the sample saw other columns"))
+    generator = torch.Generator().manual_seed(0)
+    tensor = torch.rand(200, 24, generator=generator) / 2 + torch.arange(24) % 3
+    parameter = EligibleParameter("wide", (200, 24), 0, "word_embeddings")
+    monkeypatch.setattr(module, "_WIDEST", 1)
+    selection = select([(parameter, tensor)], ratio=0.5)
+    assert chosen_entries(selection, [(parameter, tensor)]) == full_sort([(parameter, tensor)], 0.5, "global", [0])
+
+
 def test_a_million_different_scores_are_passed_over_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     whole = module._chunks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -253,7 +254,9 @@ def main() -> int:
 
     SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    in_charge = threading.current_thread() is threading.main_thread()
+    if in_charge and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as whoever started it may have it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:]
     arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -158,9 +158,9 @@ def _select_group(group: Sequence[Scored], ratio: float) -> Selection:
 
 def _bracket(group: Sequence[Scored], share: float) -> tuple[int, int] | None:
     """Return bit patterns between which the largest `share` of the entries ends, by a sample; None if too many do."""
-    step = (
-        total([parameter for parameter, _ in group]) // _SAMPLED
-    ) | 1  # odd, to walk through the columns of a matrix
+    step = max(total([parameter for parameter, _ in group]) // _SAMPLED, 1)
+    while math.gcd(step, 6) > 1:  # without the factors of a matrix's width, to walk through all of its columns
+        step += 1
     sample = np.sort(np.concatenate([_bits(*scored)[::step] for scored in group]) & _MAGNITUDE)
     size = len(sample)
     place, margin = (1 - share) * size, _DEVIATIONS * math.sqrt(share * (1 - share) * size) + 1

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from toy_classifiers import TRAIN, write_table
 from toy_grids import grid_of, make_base, written
 from toys import toy_backbone
 
-from ltprompt import ticket as ticket_module
 from ltprompt.backbone import Backbone
 from ltprompt.corpus import read_lines
 from ltprompt.criteria import find_criterion
@@ -264,14 +264,15 @@ def test_a_shipped_ticket_is_taken_for_a_record_that_speaks_of_it(
     small: dict[str, Any] = {"shots": 1, "methods": {"method": "ltp", "ratio": 0.3}}
     run(written(base, seeds=1, **small), tmp_path)
     (path,) = (tmp_path / "tickets").glob("*.safetensors")
-    shipped = {"other": tmp_path / "other.safetensors", "same": tmp_path / "same.safetensors"}
+    names = ("other", "elsewhere", "same")
+    shipped = {name: tmp_path / f"{name}.safetensors" for name in names}
     (scores,) = (tmp_path / "scores").iterdir()
     Scores.load(scores).select(0.4).save(shipped["other"])
+    replace(Ticket.load(path), fingerprint="0" * 64).save(shipped["elsewhere"])  # equal entries of another backbone
     data = path.read_bytes()
     path.rename(shipped["same"])
     shutil.rmtree(tmp_path / "scores")
     monkeypatch.setattr(tickets_module, "READY", shipped)
-    monkeypatch.setattr(ticket_module, "READY", shipped)
     assert run(written(base, seeds=[1, 2], **small), tmp_path).counts.done == 2
     assert not (tmp_path / "scores").exists(), "no stage 1 was run"
     assert path.read_bytes() == data

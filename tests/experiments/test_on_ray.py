@@ -173,12 +173,23 @@ def test_an_interrupt_commits_what_has_arrived(
     assert [calls(marks, seed) for seed in range(SIZE)] == [1] * SIZE
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGTERM interrupts, as the command line has it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler
+
+
 @with_ray
 @pytest.mark.loopback
-def test_control_c_ends_a_long_run_at_once(cluster: Any, folder: GridFolder, marks: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_control_c_ends_a_long_run_at_once(
+    cluster: Any, folder: GridFolder, marks: Path, sent: signal.Signals, interruptible: None
+) -> None:
     def press(kind: str, spec: RunSpec, counts: Counts) -> None:
         begun.append(time.monotonic())
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), sent)).start()
 
     begun: list[float] = []
     summary = run(folder, partial(ToyWorker, marks, seconds=60), 1, address=cluster.address, on_event=press)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,14 +233,26 @@ def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address is None:
-            store = max(STORE, 2 * _pickled_bytes(ray, assets))
-            ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **settings)
-        else:
-            _connect(ray, address, settings)
+        with _own_sigterm():
+            if address is None:
+                store = max(STORE, 2 * _pickled_bytes(ray, assets))
+                ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **settings)
+            else:
+                _connect(ray, address, settings)
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Leave the handler of SIGTERM as it is: Ray puts one in its place that ends the process where it stands."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(ray: Any, address: str, settings: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Tickets:
             return ticket
         name = self.name(wish)
         path, known = self.folder.ticket(name), self.describe(wish)
-        ticket = Ticket.load(path) if path.is_file() else _shipped(known) or self._cut(wish)
+        ticket = Ticket.load(path) if path.is_file() else _shipped(known, self._fingerprint(wish)) or self._cut(wish)
         if known is not None and digest(ticket) != known.sha256:
             raise MismatchError(
                 f"{path} was made anew and is not what {self.folder.ticket_record(name)} says, as scores found on "
@@ -228,10 +228,12 @@ class Tickets:
         return self.backbones.fingerprint(wish.backbone, wish.revision)
 
 
-def _shipped(known: TicketSpec | None) -> Ticket | None:
+def _shipped(known: TicketSpec | None, fingerprint: str) -> Ticket | None:
     """Return the ready ticket that a record speaks of, if it is one: its scores may be gone, or another machine's."""
-    ready = (Ticket.load(name) for name in READY) if known is not None else ()
-    return next((ticket for ticket in ready if known is not None and digest(ticket) == known.sha256), None)
+    if known is None:
+        return None
+    ready = [ticket for ticket in map(Ticket.load, READY.values()) if ticket.fingerprint == fingerprint]
+    return next((ticket for ticket in ready if digest(ticket) == known.sha256), None)
 
 
 def digest(ticket: Ticket) -> str:
