@@ -22,7 +22,8 @@ Every implementation of a case runs in fresh processes, one after the other in t
 batches, from the same weights and ticket, with the same threads and precision. Before anything is timed each one runs
 {steps} steps (or one evaluation) without dropout, and its losses and what it trained must agree with ours; what does
 not agree is not timed. Times are medians of the laps that count, after warm-up, with dropout on. Memory is the median
-over processes of the largest anonymous memory; `ru_maxrss` counts mapped files too. Ids are made up and words come as
+over processes of the largest anonymous memory; the largest resident memory (`ru_maxrss`, without what a process
+inherits of its parent's) counts mapped files too. Ids are made up and words come as
 often as in text (Zipf); the lengths are real: XNLI and Wikipedia, counted with the embedded tokenizer, whose vocabulary
 is XLM-R's cut to 36,000 pieces. The rivals take as many examples at once as fit the memory and accumulate gradients
 over the batch. Trainer and published loop freeze the backbone where only the prompt trains, and the output matrix
@@ -109,7 +110,7 @@ def _bound(goal: Goal) -> str:
 
 
 def _rows(results: Results, records: Sequence[Record]) -> str:
-    header = ["work", "", "seconds", "times ours", "memory", "ours over it", "ru_maxrss", "agrees within", "floor"]
+    header = ["work", "", "seconds", "times ours", "memory", "ours over it", "resident", "agrees within", "floor"]
     rows = []
     for record in records:
         key = (record["shape"], record["dtype"], record["case"])

@@ -52,7 +52,7 @@ class Results:
         return None if found is None or found["peak_anonymous"] is None else float(found["peak_anonymous"])
 
     def resident(self, key: tuple[str, str, str], name: str = OURS) -> float | None:
-        """Return the `ru_maxrss` of an implementation in bytes, mapped files included; None without any."""
+        """Return the largest resident memory of an implementation in bytes, mapped files included; None without any."""
         found = self._measured(key, name)
         return None if found is None or found["max_rss"] is None else float(found["max_rss"])
 
