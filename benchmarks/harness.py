@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVERY = 0.02  # seconds between two looks at a process's memory
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
 KEY = ("shape", "dtype", "case")
+GIB = 2**30
 
 Say = Callable[[str], None]
 
@@ -86,13 +87,16 @@ def _known(out: Path, say: Say) -> dict[str, Any]:
     here = machine()
     found: dict[str, Any] = read_json(out, "a file of results") if out.exists() else {"machine": here}
     if found.get("machine") != here:
-        say(f"{out} was measured on another machine: it begins anew")
+        say(f"{out} was measured on another machine or with another torch: it begins anew")
         found = {"machine": here}
     return {"results": [], "floors": {}} | found
 
 
 def added(records: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return records with one more, which takes in what an older one knows of implementations not measured now."""
+    """Return records with one more, which takes in what an older one knows of implementations not measured now.
+
+    Their checks are dropped: what they agreed with has been measured anew, perhaps with other code.
+    """
     others, known = [], record
     for each in records:
         if any(each[key] != record[key] for key in KEY):
@@ -103,6 +107,7 @@ def added(records: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> li
                 known["failures"].pop(name, None)
             for name in record["failures"]:
                 known["implementations"].pop(name, None)
+            known["checks"] = record["checks"]
     return sorted([*others, known], key=lambda each: [each[key] for key in KEY])
 
 
@@ -233,18 +238,27 @@ def machine() -> dict[str, Any]:
 
     return {
         "cores": os.cpu_count(),
-        "processor": platform.machine(),
+        "processor": _processor(),
         "flags": [flag for flag in FLAGS if flag in _cpu_flags()],
-        "memory": installed(),
+        "memory": round(installed() / GIB) * GIB,  # what a kernel keeps for itself varies
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
 
+def _processor() -> str:
+    return " ".join(filter(None, (platform.machine(), _cpu_line("model name"))))
+
+
 def _cpu_flags() -> set[str]:
+    return set(_cpu_line("flags").split())
+
+
+def _cpu_line(name: str) -> str:
+    """Return what Linux says of the first processor; elsewhere nothing."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def rows_of(implementation: Implementation, shape: Shape) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes import SEED, Place
-from ltprompt.device import Compute, resolve
+from ltprompt.device import DTYPES, Compute
 
 
 class Clock:
@@ -54,7 +54,7 @@ class Job:
     @property
     def compute(self) -> Compute:
         """Device and precision of the products."""
-        return resolve("cpu", self.dtype)
+        return Compute(torch.device("cpu"), DTYPES[self.dtype])
 
     def seeded(self) -> None:
         """Seed what draws dropout and initial values."""

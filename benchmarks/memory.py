@@ -44,8 +44,9 @@ def _status(process: int, name: str) -> int | None:
 
 
 def installed() -> int:
-    """Return the machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the machine's memory, or what a container allows of it, in bytes."""
+    whole, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _number(CONTAINER / "memory.max")
+    return whole if limit is None else min(whole, limit)
 
 
 def touch_free() -> None:
@@ -64,7 +65,14 @@ def free() -> int:
         return 0
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     limit, used = (_number(CONTAINER / name) for name in ("memory.max", "memory.current"))
-    return available if limit is None or used is None else max(min(available, limit - used), 0)
+    return available if limit is None or used is None else max(min(available, limit - used + _cached()), 0)
+
+
+def _cached() -> int:
+    """Return the bytes of files that a container's memory holds and gives up when asked to."""
+    path = CONTAINER / "memory.stat"
+    found = re.search(r"^inactive_file (\d+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return int(found[1]) if found else 0
 
 
 def _number(path: Path) -> int | None:

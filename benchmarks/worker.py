@@ -14,7 +14,6 @@ from benchmarks.cases import Case, find_case
 from benchmarks.job import Job, Outcome
 from benchmarks.memory import largest_resident, touch_free
 from benchmarks.shapes import Place, find_shape, prepare
-from ltprompt.device import resolve
 from ltprompt.files import write_json
 
 REPORT = "worker.json"
@@ -68,7 +67,6 @@ def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
     """Run an implementation and return its report; where results are compared, write the tensors too."""
     case, checking = find_case(order.case), order.kind == "check"
     steps = case.checked if checking else case.warm_up + case.repeats
-    resolve("cpu", order.dtype)  # refuses an unknown precision before anything is loaded
     job = Job(place, not checking, order.dtype, order.rows, order.seed, steps)
     outcome = case.find(order.implementation).load()(job)
     resident = largest_resident()
@@ -84,7 +82,7 @@ def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
 
 
 def _operations(case: Case, place: Place, job: Job, outcome: Outcome) -> list[float]:
-    """Return the useful operations of each lap; of one that timed a part of its work, that part's share of them."""
+    """Return the useful operations of each lap; where one part of `part` equal ones was timed, those of that part."""
     if not case.floor:
         return []
     return [each / outcome.notes.get("part", 1) for each in floors.useful(case.floor, place, job)]

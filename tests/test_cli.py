@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -551,3 +553,29 @@ def test_a_list_behind_text_or_data_stands_for_repeated_flags() -> None:
 @pytest.mark.parametrize("arguments", [["evaluate", "--data", "en=x", "a"], ["task", "check", "--data", "x", "t"], []])
 def test_an_argument_behind_the_list_is_left_alone(arguments: list[str]) -> None:
     assert cli._repeated(arguments) == arguments
+
+
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_scheduler_s_signal_interrupts_unless_whoever_started_the_program_has_it_ignored(
+    run: Run, default_sigterm: None
+) -> None:
+    assert run("--help").status == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert run("--help").status == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def test_the_program_runs_in_a_thread_that_may_set_no_signals(run: Run, default_sigterm: None) -> None:
+    found: list[Result] = []
+    thread = threading.Thread(target=lambda: found.append(run("--help")))
+    thread.start()
+    thread.join()
+    assert [result.status for result in found] == [0]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

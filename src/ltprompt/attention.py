@@ -24,7 +24,7 @@ from ltprompt.sequences import Sequences
 
 PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
 # Sequences train together that are at least this long relative to the longest of them.
-SLACK = 0.7
+SIMILAR = 0.7
 
 
 def packed_attention(
@@ -42,8 +42,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attend within each sequence.
 
-    query, key, value: [1, heads, T, d]. Returns [1, T, heads, d]. Without `sequences`, in the stock forward, it is
-    transformers' own.
+    query, key: [1, heads, T, d], value: [1, heads, T, e], of one floating dtype; returns [1, T, heads, e] in it. Raises
+    `TypeError` where a mask or a window is given. Without `sequences`, in the stock forward, it is transformers' own.
     """
     if sequences is None:
         given = {"scaling": scaling, "dropout": dropout, **others}
@@ -74,12 +74,12 @@ def _by_runs(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, sc
 
 
 def _by_groups(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float, dropout: float) -> Tensor:
-    """Attend group by group of sequences of similar length, in the dtype of the query: its softmax rounds last."""
+    """Attend group by group of sequences of similar length; scores and weights are rounded to the query's dtype."""
     heads, rows = query.shape[1:3]
     groups = _groups(sequences, heads)
     padded = (
         _Gathered.apply(  # type: ignore[no-untyped-call]
-            tensor[0].transpose(0, 1).reshape(rows * heads, -1), groups.padded, groups.packed
+            tensor[0].transpose(0, 1).reshape(rows * heads, tensor.shape[-1]), groups.padded, groups.packed
         )
         for tensor in (query, key, value)
     )
@@ -87,8 +87,8 @@ def _by_groups(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, 
     with torch.autocast(query.device.type, enabled=False):
         for q, k, v, bias in groups.split(*padded):
             scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
-            weights = functional.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
-            found.append(torch.bmm(weights, v).flatten(0, 1))
+            weights = scores.softmax(-1)
+            found.append(torch.bmm(functional.dropout(weights, dropout) if dropout else weights, v).flatten(0, 1))
     mixed: Tensor = _Scattered.apply(torch.cat(found), groups.padded, groups.packed)  # type: ignore[no-untyped-call]
     return mixed.view(1, rows, heads, -1)
 
@@ -139,11 +139,11 @@ def _groups(sequences: Sequences, heads: int) -> Groups:
 
 
 def _similar(lengths: Sequence[int]) -> Iterator[slice]:
-    """Yield slices of neighbours whose shortest is at least SLACK times as long as their longest."""
+    """Yield slices of neighbours whose shortest is at least SIMILAR times as long as their longest."""
     first, low, high = 0, lengths[0], lengths[0]
     for place, length in enumerate(lengths):
         low, high = min(low, length), max(high, length)
-        if low < SLACK * high:
+        if low < SIMILAR * high:
             yield slice(first, place)
             first, low, high = place, length, length
     yield slice(first, len(lengths))

@@ -17,7 +17,7 @@ from ltprompt.errors import InputError, choices
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # bf16 loses precision, so `auto` takes it on a CPU only where it clearly pays.
 WORTHWHILE = 1.5
-KEEPING = {-4: 0, -1: -1}  # mallopt(3): M_MMAP_MAX, no block of its own mapping; M_TRIM_THRESHOLD, nothing is returned
+KEEPING = {-4: 0, -1: -1}  # of mallopt(3): M_MMAP_MAX, no block has its own mapping; M_TRIM_THRESHOLD, none is returned
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def resolve(device: str = "auto", dtype: str = "auto", threads: int | None = Non
 
     device: ``auto`` (CUDA, then MPS, then CPU) or a torch device such as ``cuda:1``.
     dtype: ``auto``, ``fp32`` or ``bf16``; auto takes bf16 where the device multiplies it faster.
+    On a CPU the process keeps the memory that it frees from here on, until `return_freed_memory`.
     Raises `InputError` for an unknown or absent device or dtype.
     """
     if threads is not None:
@@ -86,9 +87,19 @@ def _keep_freed_memory() -> None:
 
     New memory costs a page fault every 4 KiB: of the tensors of a step of stage 1 that is up to a third of its time.
     """
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        for option, value in KEEPING.items():
-            library.mallopt(option, value)
+    for option, value in KEEPING.items():
+        _call_glibc("mallopt", option, value)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what this process has freed so far: it is not going to compute for a while."""
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *given: int) -> None:
+    """Call a function that glibc has and other systems' libraries have not."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), name):
+        getattr(library, name)(*given)
 
 
 def _available() -> str:

@@ -159,7 +159,7 @@ def _select_group(group: Sequence[Scored], ratio: float) -> Selection:
 def _bracket(group: Sequence[Scored], share: float) -> tuple[int, int] | None:
     """Return bit patterns between which the largest `share` of the entries ends, by a sample; None if too many do."""
     step = max(total([parameter for parameter, _ in group]) // _SAMPLED, 1)
-    while math.gcd(step, 6) > 1:  # without the factors of a matrix's width, to walk through all of its columns
+    while math.gcd(step, 6) > 1:  # factors of nearly every width, of whose columns it would see some alone
         step += 1
     sample = np.sort(np.concatenate([_bits(*scored)[::step] for scored in group]) & _MAGNITUDE)
     size = len(sample)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltprompt.backbone import MINI, Backbone
-from ltprompt.device import Compute
+from ltprompt.device import Compute, return_freed_memory
 
 
 @dataclass
@@ -40,8 +40,9 @@ class Backbones:
         return self._held[1]
 
     def release(self) -> None:
-        """Let the loaded backbone go."""
+        """Let the loaded backbone go, and give the memory of what was computed with it back to the system."""
         self._held = None
+        return_freed_memory()
 
     def fingerprint(self, name: str, revision: str | None) -> str:
         """Return a backbone's fingerprint, loading it where that has not been done."""

@@ -246,12 +246,13 @@ def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Leave the handler of SIGTERM as it is: Ray puts one in its place that ends the process where it stands."""
+    """Leave a handler of SIGTERM that there is: Ray's, which takes its place, is no interrupt that runs end with."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
+        own = handler is not None and handler is not signal.SIG_DFL
+        if own and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 
 
