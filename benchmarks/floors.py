@@ -1,8 +1,9 @@
 """What the machine could do at best: the rate of matrix products, the bandwidth of memory, the arithmetic that counts.
 
-Useful arithmetic is what the lengths without padding need: the encoder at every token, attention at every pair of
-tokens, the head at masked positions (stage 1) or at the one mask for the label words (stage 2), forward, and in
-training backward to the inputs and, where weights train, to the weights. Frozen matrices have no gradient of their own.
+Useful arithmetic is what the lengths without padding need: the encoder at every token and attention at every pair of
+tokens, in the last layer only what the positions that are read take in; these are the masked ones (stage 1) or the one
+mask (stage 2), and so for the head, there for the label words alone. This forward, and in training backward to the
+inputs and, where weights train, to the weights. Frozen matrices have no gradient of their own.
 """
 
 from __future__ import annotations
@@ -55,10 +56,19 @@ def _best(run: Callable[[], object], repeats: int) -> float:
     return min(found)
 
 
-def encoder(shape: Shape, lengths: Iterable[int]) -> float:
-    """Return the operations of one forward pass of the encoder over sequences of these lengths."""
-    matrices = 2 * (4 * shape.width**2 + 2 * shape.width * shape.inner)
-    return float(sum(shape.layers * (length * matrices + 4 * length**2 * shape.width) for length in lengths))
+def encoder(shape: Shape, lengths: Iterable[int], read: Iterable[int]) -> float:
+    """Return the operations of one forward pass of the encoder over sequences of these lengths.
+
+    read: how many positions of each are read at the end; the last layer needs keys and values alone of the others.
+    """
+    keys_and_values = 2 * 2 * shape.width**2
+    others = 2 * (2 * shape.width**2 + 2 * shape.width * shape.inner)
+
+    def layer(length: int, rows: int) -> int:
+        return length * keys_and_values + rows * others + 4 * length * rows * shape.width
+
+    pairs = zip(lengths, read, strict=True)
+    return float(sum((shape.layers - 1) * layer(length, length) + layer(length, rows) for length, rows in pairs))
 
 
 def head(shape: Shape, positions: int, words: int) -> float:
@@ -73,17 +83,22 @@ def useful(kind: str, place: Place, job: Job) -> list[float]:
     """
     shape = place.shape
     if kind == "stage1":
-        return [
-            3 * encoder(shape, map(len, inputs)) + 2 * head(shape, _masked(targets), shape.vocabulary)
-            for inputs, targets in work.stage_one(place, job.steps, job.seed)
-        ]
+        found = []
+        for inputs, targets in work.stage_one(place, job.steps, job.seed):
+            masked = [int((target != IGNORED).sum()) for target in targets]
+            found.append(3 * encoder(shape, map(len, inputs), masked) + 2 * head(shape, sum(masked), shape.vocabulary))
+        return found
     if kind == "evaluation":
         lengths = [len(example.ids) for example in work.evaluated(place)]
-        return [encoder(shape, lengths) + head(shape, len(lengths), work.LABELS)] * job.steps
+        return [_read_once(shape, lengths) + head(shape, len(lengths), work.LABELS)] * job.steps
     given = work.stage_two(place, job.steps, job.seed)
     passes = 2 if kind == "stage2-frozen" else 3
     batches = [[len(given.examples.examples[number].ids) for number in batch] for batch in given.batches]
-    return [passes * encoder(shape, batch) + 2 * head(shape, len(batch), work.LABELS) for batch in batches]
+    return [passes * _read_once(shape, batch) + 2 * head(shape, len(batch), work.LABELS) for batch in batches]
+
+
+def _read_once(shape: Shape, lengths: Sequence[int]) -> float:
+    return encoder(shape, lengths, [1] * len(lengths))
 
 
 def cut_bytes(entries: int) -> int:
@@ -94,7 +109,3 @@ def cut_bytes(entries: int) -> int:
 def apply_bytes(entries: int) -> int:
     """Return the bytes that applying an adapter of so many entries moves at least."""
     return APPLY_BYTES * entries
-
-
-def _masked(targets: Sequence[work.Line]) -> int:
-    return sum(int((target != IGNORED).sum()) for target in targets)

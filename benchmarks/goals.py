@@ -131,8 +131,5 @@ GOALS = (
     Goal("stage2-ltp", "of the memory of inference", 2.5, False),
     Goal("stage2-ltp", "of the resident memory of inference", 2.5, False),
     Goal("help", "seconds", 0.5, False, dtypes=("fp32",)),
-    *(
-        Goal(case, "growth exponent", 1.05, False, dtypes=("fp32",), shape="mini")
-        for case in ("linear-stage1", "linear-evaluation")
-    ),
+    *(Goal(case, "growth exponent", 1.05, False, shape="mini") for case in ("linear-stage1", "linear-evaluation")),
 )

@@ -30,8 +30,8 @@ over the batch. Trainer and published loop freeze the backbone where only the pr
 always. An evaluation is timed on the same number of examples of each language, evenly spaced, and scaled to 500 of
 each; of the published loop, whose padded examples cost the same each, a quarter of that, and of its threshold some 70
 million scores are timed and scaled, so that the memory of the latter is understated. The last
-column is useful arithmetic (without padding) over the best measured rate of matrix products in that precision, or bytes
-that must move over the best measured bandwidth of a copy.
+column is useful arithmetic (without padding, and of the last layer what is read of it) over the best measured rate of
+matrix products in that precision, or bytes that must move over the best measured bandwidth of a copy.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().pare
 
 torch.set_num_threads(1)  # toys gain nothing from more, and a busy machine loses much
 keep_fp32()
+# A shell has what it starts in the background ignore Ctrl-C, and programs started by tests inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure, and a failure must come back on the next run.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

@@ -118,9 +118,9 @@ def test_stage_one_cuts_its_batches_into_micro_batches_within_its_bound(monkeypa
     found: list[tuple[int, ...]] = []
     encode = Backbone.encode
 
-    def recorded(self: Backbone, embeddings: Tensor, sequences: Sequences) -> Tensor:
+    def recorded(self: Backbone, embeddings: Tensor, sequences: Sequences, *read: Tensor) -> Tensor:
         found.append(sequences.lengths)
-        return encode(self, embeddings, sequences)
+        return encode(self, embeddings, sequences, *read)
 
     monkeypatch.setattr(Backbone, "encode", recorded)
     find_movement(

@@ -443,10 +443,18 @@ def test_useful_arithmetic_is_what_a_counter_counts(place: shapes.Place) -> None
         for size in sizes:
             model.base_model(input_ids=torch.full((1, size), 7))
     pooled = 0 if getattr(model.base_model, "pooler", None) is None else 2 * len(sizes) * TOY.width**2
-    assert floors.encoder(TOY, sizes) == counter.get_total_flops() - pooled
+    assert floors.encoder(TOY, sizes, sizes) == counter.get_total_flops() - pooled
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.lm_head(torch.zeros(6, TOY.width))
     assert floors.head(TOY, 6, TOY.vocabulary) == counter.get_total_flops()
+
+
+def test_the_last_layer_counts_what_is_read_of_it() -> None:
+    length, width, inner = 17, TOY.width, TOY.inner
+    unread = floors.encoder(TOY, [length], [length]) - floors.encoder(TOY, [length], [length - 1])
+    assert unread == 2 * (2 * width**2 + 2 * width * inner) + 4 * length * width  # query, output, two of the network
+    only_last = replace(TOY, layers=1)
+    assert floors.encoder(only_last, [length], [0]) == 2 * length * 2 * width**2  # keys and values
 
 
 def test_training_counts_gradients_of_what_trains_alone(place: shapes.Place) -> None:
@@ -454,11 +462,12 @@ def test_training_counts_gradients_of_what_trains_alone(place: shapes.Place) -> 
     frozen, trained = (floors.useful(kind, place, given) for kind in ("stage2-frozen", "stage2"))
     lines = work.stage_two(place, 2, 0)
     sizes = [[len(lines.examples.examples[i].ids) for i in batch] for batch in lines.batches]
-    assert [a - b for a, b in zip(trained, frozen, strict=True)] == [floors.encoder(TOY, each) for each in sizes]
+    expected = [floors.encoder(TOY, each, [1] * len(each)) for each in sizes]
+    assert [a - b for a, b in zip(trained, frozen, strict=True)] == expected
     inputs, targets = work.stage_one(place, 1, 0)[0]
-    masked = sum(int((target >= 0).sum()) for target in targets)
-    expected = 3 * floors.encoder(TOY, map(len, inputs)) + 2 * floors.head(TOY, masked, TOY.vocabulary)
-    assert floors.useful("stage1", place, given)[0] == expected
+    masked = [int((target >= 0).sum()) for target in targets]
+    whole = 3 * floors.encoder(TOY, map(len, inputs), masked) + 2 * floors.head(TOY, sum(masked), TOY.vocabulary)
+    assert floors.useful("stage1", place, given)[0] == whole
 
 
 def test_a_rival_takes_as_many_rows_as_fit() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -281,3 +282,17 @@ def test_a_snapshot_brings_weights_back() -> None:
     assert all(same_bits(tensor, state[name]) for name, tensor in theta_of(toy.backbone).items())
     assert same_bits(weights.flat.detach(), kept)
     weights.close()
+
+
+def test_a_ticket_read_from_its_file_trains_to_the_same_bits(tmp_path: Path) -> None:
+    toy = Toy.of("xlm-roberta", double=False)
+    ticket = random_ticket(toy.backbone, 0.3)
+    ticket.save(tmp_path / "t.safetensors")
+    read = Ticket.load(tmp_path / "t.safetensors")
+    assert list(read.bitmaps) != list(ticket.bitmaps), "a file has an order of its own"
+    found, other = (toy.packed(each) for each in (ticket, read))
+    assert found.slots.keys() == other.slots.keys()
+    assert list(found.slots) == list(other.slots) == [p.name for p in ticket.parameters if p.name in found.slots]
+    assert torch.equal(found.original, other.original)
+    found.close()
+    other.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,9 @@ FAMILIES = {
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaForMaskedLM, SIZES),
 }
 PADDED = ("deberta", "mpnet")  # that attend in ways of their own
+WHOLE = (*PADDED, "albert")  # whose last layer computes every row: ALBERT's is all the others too
 LENGTHS = (9, 9, 9, 4, 4, 1)
+READ = torch.tensor([35, 3, 4, 20])
 
 
 def family(name: str, *, dropout: float = 0.0) -> Backbone:
@@ -107,17 +111,35 @@ def test_sequences_are_encoded_as_if_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_gradients_are_those_of_sequences_alone(name: str) -> None:
-    backbone = family(name)
+def test_rows_that_no_one_reads_are_left_out(name: str) -> None:
+    backbone, seen = family(name), []
     ids, sequences = words(backbone), Sequences(LENGTHS)
+    *_, last = (module for module in backbone.layers[-1].modules() if isinstance(module, torch.nn.Linear))
+    last.register_forward_hook(lambda module, given, hidden: seen.append(hidden.shape[:-1].numel()))
+    with torch.no_grad():
+        expected = stock_hidden(backbone, ids)
+        for read in (READ, READ[:1], READ[:0], None):
+            seen.clear()
+            found = backbone.encode(backbone.word_embeddings(ids), sequences, read)
+            wanted = expected if read is None else expected[read]
+            assert found.shape == wanted.shape
+            assert not wanted.numel() or (found - wanted).abs().max() <= 1e-12 * expected.abs().max()
+            assert name in WHOLE or seen == [len(wanted)]
+
+
+@pytest.mark.parametrize("read", [None, READ])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_are_those_of_sequences_alone(name: str, read: Tensor | None) -> None:
+    backbone = family(name)
+    ids, sequences, kept = words(backbone), Sequences(LENGTHS), slice(None) if read is None else read
     parameters = [parameter.requires_grad_() for parameter in backbone.base.parameters()]
     weights = torch.randn(sum(LENGTHS), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def gradients(hidden: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad((hidden * weights).sum(), parameters, allow_unused=True)
+        return torch.autograd.grad((hidden * weights[kept]).sum(), parameters, allow_unused=True)
 
-    found = gradients(backbone.encode(backbone.word_embeddings(ids), sequences))
-    expected = gradients(stock_hidden(backbone, ids))
+    found = gradients(backbone.encode(backbone.word_embeddings(ids), sequences, read))
+    expected = gradients(stock_hidden(backbone, ids)[kept])
     scale = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
@@ -134,7 +156,7 @@ def test_the_stock_forward_stays_as_it_was(name: str, tmp_path: Path) -> None:
     ids, pad = words(backbone)[:12].view(2, 6), backbone.tokenizer.pad_token_id
     ids[1, 3:] = pad
     attention = (ids != pad).long()
-    backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS))
+    backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS), READ)
     for masks in ({"attention_mask": attention}, {}):
         found, expected = (model(input_ids=ids, **masks).logits for model in (backbone.model, plain))
         assert torch.equal(found, expected)
@@ -149,7 +171,7 @@ def test_several_threads_may_encode_and_run_the_stock_forward() -> None:
 
     def both(_: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return backbone.encode(embeddings, Sequences(LENGTHS)), backbone.model(input_ids=batch).logits
+            return backbone.encode(embeddings, Sequences(LENGTHS), READ), backbone.model(input_ids=batch).logits
 
     expected = both(0)
     with ThreadPoolExecutor(4) as pool:
@@ -176,3 +198,40 @@ def test_elsewhere_than_on_a_cpu_sequences_are_padded(monkeypatch: pytest.Monkey
     assert backbone.packs
     monkeypatch.setattr(Backbone, "device", torch.device("meta"))
     assert not backbone.packs
+
+
+def test_an_encoding_that_broke_off_leaves_the_stock_forward_whole() -> None:
+    backbone = family("bert")
+    ids = words(backbone)
+    with torch.no_grad():
+        expected = backbone.model(input_ids=ids[None]).logits
+        handle = backbone.layers[-2].output.register_forward_pre_hook(lambda *given: pytest.fail("broken off"))
+        with pytest.raises(pytest.fail.Exception, match="broken off"):
+            backbone.encode(backbone.word_embeddings(ids), Sequences(LENGTHS), READ)
+        handle.remove()
+        assert torch.equal(backbone.model(input_ids=ids[None]).logits, expected)
+
+
+def test_gradient_checkpointing_computes_the_read_rows_again() -> None:
+    backbone = family("bert")
+    ids, sequences = words(backbone), Sequences(LENGTHS)
+    parameters = [parameter.requires_grad_() for parameter in backbone.layers.parameters()]
+
+    def gradients() -> tuple[Tensor, ...]:
+        hidden = backbone.encode(backbone.word_embeddings(ids), sequences, READ)
+        return torch.autograd.grad(hidden.square().sum(), parameters)
+
+    backbone.model.train()
+    expected = gradients()
+    backbone.model.gradient_checkpointing_enable()
+    for found, wanted in zip(gradients(), expected, strict=True):
+        assert (found - wanted).abs().max() <= 1e-12 * wanted.abs().max().clamp_min(1)
+
+
+def test_a_discarded_backbone_is_freed() -> None:
+    backbone = family("bert")
+    backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS), READ)
+    model = weakref.ref(backbone.model)
+    del backbone
+    gc.collect()
+    assert model() is None

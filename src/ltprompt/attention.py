@@ -20,6 +20,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from ltprompt.narrowing import attended
 from ltprompt.sequences import Sequences
 
 PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
@@ -35,6 +36,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     sequences: Sequences | None = None,
+    read: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -44,7 +46,9 @@ def packed_attention(
 
     query, key: [1, heads, T, d], value: [1, heads, T, e], of one floating dtype; returns [1, T, heads, e] in it. Raises
     `TypeError` where a mask or a window is given. Without `sequences`, in the stock forward, it is transformers' own.
+    read: rows [n], int64, that are read of the encoder, for the layer to know; all are where None.
     """
+    attended(module, read)
     if sequences is None:
         given = {"scaling": scaling, "dropout": dropout, **others}
         return _usual_attention(module, query, key, value, attention_mask, **given)

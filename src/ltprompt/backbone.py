@@ -29,6 +29,7 @@ from ltprompt.dropout import FastDropout
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
+from ltprompt.narrowing import keep_read_rows, module_after_attention
 from ltprompt.quantise import load_small
 from ltprompt.sequences import Sequences, encode_packed, encode_padded
 
@@ -71,7 +72,7 @@ class Backbone:
         self.kept_output: tuple[Tensor, Tensor] | None = None
         self.applied: object | None = None
         self._positions = _position_embeddings(model, self.word_embeddings)
-        self._can_pack = False  # until it is tried
+        self._can_pack = self._can_narrow = False  # until it is tried
         self._head = _head_view(model, self.decoder_path)
         self.decoder.register_forward_hook(self._restore_output)
         self._verify()
@@ -173,16 +174,20 @@ class Backbone:
         """Whether sequences run without padding: on a CPU, where its arithmetic is what takes the time."""
         return self._can_pack and self.device.type == "cpu"
 
-    def encode(self, embeddings: Tensor, sequences: Sequences) -> Tensor:
+    def encode(self, embeddings: Tensor, sequences: Sequences, read: Tensor | None = None) -> Tensor:
         """Run the encoder on the word embeddings of sequences that stand one after another.
 
-        embeddings: [T, width] before position and type embeddings are added. Returns hidden states [T, hidden].
+        embeddings: [T, width] before position and type embeddings are added. read: numbers of rows [n], int64; what no
+        one reads is not computed where that can be left out. Returns hidden states [n, hidden], all T without `read`.
         """
         if not self.packs:
-            return encode_padded(self.base, embeddings, sequences)
+            hidden = encode_padded(self.base, embeddings, sequences)
+            return hidden if read is None else hidden[read]
         assert self._positions is not None
+        first, left_out = _first_position(self._positions), read if self._can_narrow else None
         with FastDropout() if self.training else nullcontext():
-            return encode_packed(self.base, embeddings, sequences, _first_position(self._positions))
+            hidden = encode_packed(self.base, embeddings, sequences, first, left_out)
+        return hidden if read is left_out else hidden[read]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Apply the head's transform, all of the head but its output matrix, to [N, hidden]."""
@@ -251,6 +256,7 @@ class Backbone:
                     "use an XLM-R or BERT-like masked language model"
                 )
         self._can_pack = self._packs_alike(embeddings, sequences, hidden)
+        self._can_narrow = self._can_pack and self._narrows_alike(embeddings, sequences, hidden)
 
     def _packs_alike(self, embeddings: Tensor, sequences: Sequences, expected: Tensor) -> bool:
         """Let the encoder attend within packed sequences, if it then gives the same; else it is left as it was."""
@@ -258,18 +264,39 @@ class Backbone:
         if self._positions is None or self.device.type != "cpu" or config._attn_implementation != "sdpa":
             return False
         config._attn_implementation = PACKED
-        first = _first_position(self._positions)
-        try:
-            found = [encode_packed(self.base, embeddings, sequences, first)]
-            with torch.enable_grad():  # training attends in another way
-                found.append(encode_packed(self.base, embeddings.detach().requires_grad_(), sequences, first).detach())
-            found.append(encode_padded(self.base, embeddings, sequences))
-            alike = all(_alike(hidden, expected) for hidden in found)
-        except (TypeError, RuntimeError):
-            alike = False
+        alike = self._encodes_alike(embeddings, sequences, None, expected)
+        alike = alike and _alike(encode_padded(self.base, embeddings, sequences), expected)
         if not alike:
             config._attn_implementation = "sdpa"
         return alike
+
+    def _narrows_alike(self, embeddings: Tensor, sequences: Sequences, expected: Tensor) -> bool:
+        """Let the last layer leave out rows that are not read, if it then gives the same; else it is left as it was."""
+        follower = module_after_attention(self.layers[-1])
+        if follower is None:
+            return False
+        handle = follower.register_forward_pre_hook(keep_read_rows)
+        read = torch.tensor([4, 1, 2], device=self.device)
+        alike = self._encodes_alike(embeddings, sequences, read, expected[read])
+        if not alike:
+            handle.remove()
+        return alike
+
+    def _encodes_alike(self, embeddings: Tensor, sequences: Sequences, read: Tensor | None, expected: Tensor) -> bool:
+        """Whether packed sequences give what is expected, in evaluation and in training, which attends in another way.
+
+        An encoder of another build may refuse them in ways of its own.
+        """
+        assert self._positions is not None
+        first = _first_position(self._positions)
+        try:
+            found = [encode_packed(self.base, embeddings, sequences, first, read)]
+            with torch.enable_grad():
+                given = embeddings.detach().requires_grad_()
+                found.append(encode_packed(self.base, given, sequences, first, read).detach())
+        except (TypeError, RuntimeError, IndexError):
+            return False
+        return all(_alike(hidden, expected) for hidden in found)
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

@@ -57,8 +57,7 @@ class Reader:
         ids = torch.from_numpy(np.concatenate([example.ids for example in batch])).to(backbone.device, torch.int64)
         places = torch.from_numpy(sequences.starts + [example.read_at for example in batch]).to(backbone.device)
         with self.compute.autocast():
-            hidden = backbone.encode(insert(embed(ids.clamp_min(0)), ids, vectors), sequences)
-        found = hidden[places]
+            found = backbone.encode(insert(embed(ids.clamp_min(0)), ids, vectors), sequences, places)
         if self.verbaliser is not None:
             return self.verbaliser.label_logits(backbone.word_logits(found, *rows))
         assert prompt is not None

@@ -79,9 +79,8 @@ def masked_loss(backbone: Backbone, embeddings: Tensor, sequences: Sequences, ta
 
     embeddings: [T, width]; targets: [T], −100 where no token was chosen.
     """
-    hidden = backbone.encode(embeddings, sequences)
-    chosen = targets != IGNORED
-    logits = backbone.logits(hidden[chosen])
+    chosen = (targets != IGNORED).nonzero().squeeze(1)
+    logits = backbone.logits(backbone.encode(embeddings, sequences, chosen))
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return summed_cross_entropy(precise, targets[chosen])
 

@@ -144,7 +144,9 @@ class PackedWeights:
         start = 0
         if ticket is None:
             return slots
-        for name in ticket.bitmaps:
+        # In parameter order: that of the bitmaps differs between a ticket just cut and one read from its file, and with
+        # it the rounding of the gradient's norm would.
+        for name in (parameter.name for parameter in ticket.parameters if parameter.name in ticket.bitmaps):
             words = name == self.backbone.word_name
             tensor = self.table if words else self.backbone.parameters[name]
             index = self._table_index(ticket.bitmaps[name]) if words else ticket.indices(name)
