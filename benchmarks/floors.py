@@ -1,9 +1,9 @@
 """What the machine could do at best: the rate of matrix products, the bandwidth of memory, the arithmetic that counts.
 
-Useful arithmetic is what the lengths without padding need: the encoder at every token and attention at every pair of
-tokens, in the last layer only what the positions that are read take in; these are the masked ones (stage 1) or the one
-mask (stage 2), and so for the head, there for the label words alone. This forward, and in training backward to the
-inputs and, where weights train, to the weights. Frozen matrices have no gradient of their own.
+Useful arithmetic is what the lengths without padding need. Forward: the encoder at every token and attention at every
+pair of tokens, but in the last layer, beside keys and values, only at the positions that are read; the head at those.
+They are the masked ones in stage 1, and elsewhere one mask an example, for the label words alone. In training also
+backward to the inputs and, where weights train, to the weights. Frozen matrices have no gradient of their own.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ from transformers import (
     MPNetForMaskedLM,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
+    XLMRobertaXLConfig,
+    XLMRobertaXLForMaskedLM,
 )
 
 from ltprompt.attention import PACKED
@@ -47,9 +49,10 @@ FAMILIES = {
     "electra": (ElectraConfig, ElectraForMaskedLM, SIZES | {"embedding_size": 16}),
     "mpnet": (MPNetConfig, MPNetForMaskedLM, SIZES),
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaForMaskedLM, SIZES),
+    "xlm-roberta-xl": (XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, SIZES),  # which normalises first
 }
 PADDED = ("deberta", "mpnet")  # that attend in ways of their own
-WHOLE = (*PADDED, "albert")  # whose last layer computes every row: ALBERT's is all the others too
+WHOLE = (*PADDED, "albert")  # whose last layer computes every row: ALBERT adds all of them behind the attention
 LENGTHS = (9, 9, 9, 4, 4, 1)
 READ = torch.tensor([35, 3, 4, 20])
 
@@ -124,7 +127,8 @@ def test_rows_that_no_one_reads_are_left_out(name: str) -> None:
             wanted = expected if read is None else expected[read]
             assert found.shape == wanted.shape
             assert not wanted.numel() or (found - wanted).abs().max() <= 1e-12 * expected.abs().max()
-            assert name in WHOLE or seen == [len(wanted)]
+            assert name in WHOLE or seen == [len(wanted)] or not len(wanted)
+    assert any(module._forward_pre_hooks for module in backbone.layers.modules()) == (name not in WHOLE)
 
 
 @pytest.mark.parametrize("read", [None, READ])
@@ -200,7 +204,8 @@ def test_elsewhere_than_on_a_cpu_sequences_are_padded(monkeypatch: pytest.Monkey
     assert not backbone.packs
 
 
-def test_an_encoding_that_broke_off_leaves_the_stock_forward_whole() -> None:
+@pytest.mark.parametrize("attention", [PACKED, "eager"])
+def test_an_encoding_that_broke_off_leaves_the_stock_forward_whole(attention: str) -> None:
     backbone = family("bert")
     ids = words(backbone)
     with torch.no_grad():
@@ -209,12 +214,36 @@ def test_an_encoding_that_broke_off_leaves_the_stock_forward_whole() -> None:
         with pytest.raises(pytest.fail.Exception, match="broken off"):
             backbone.encode(backbone.word_embeddings(ids), Sequences(LENGTHS), READ)
         handle.remove()
-        assert torch.equal(backbone.model(input_ids=ids[None]).logits, expected)
+        backbone.model.config._attn_implementation = attention
+        found = backbone.model(input_ids=ids[None]).logits
+        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
-def test_gradient_checkpointing_computes_the_read_rows_again() -> None:
+def test_attention_that_a_user_chooses_anew_is_not_packed() -> None:
     backbone = family("bert")
-    ids, sequences = words(backbone), Sequences(LENGTHS)
+    ids = words(backbone)
+    with torch.no_grad():
+        expected = stock_hidden(backbone, ids)[READ]
+        backbone.model.set_attn_implementation("eager")
+        assert not backbone.packs
+        found = backbone.encode(backbone.word_embeddings(ids), Sequences(LENGTHS), READ)
+        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+def test_a_network_in_chunks_is_read_whole_or_not_at_all() -> None:
+    config = BertConfig(vocab_size=90, pad_token_id=1, chunk_size_feed_forward=2, **SIZES)
+    backbone = Backbone(BertForMaskedLM(config), toy_tokenizer("xlm-roberta"))
+    assert not any(module._forward_pre_hooks for module in backbone.layers.modules())
+    config = BertConfig(vocab_size=90, pad_token_id=1, chunk_size_feed_forward=1, **SIZES)
+    backbone = Backbone(BertForMaskedLM(config), toy_tokenizer("xlm-roberta"))
+    embeddings = backbone.word_embeddings(torch.arange(20, 24))
+    for read in (READ[:0], torch.tensor([2])):
+        assert len(backbone.encode(embeddings, Sequences((4,)), read)) == len(read)
+
+
+def test_gradient_checkpointing_without_dropout_computes_the_read_rows_again() -> None:
+    backbone = family("bert")
+    ids, sequences, seen = words(backbone), Sequences(LENGTHS), []
     parameters = [parameter.requires_grad_() for parameter in backbone.layers.parameters()]
 
     def gradients() -> tuple[Tensor, ...]:
@@ -223,15 +252,18 @@ def test_gradient_checkpointing_computes_the_read_rows_again() -> None:
 
     backbone.model.train()
     expected = gradients()
+    last = backbone.layers[-1].intermediate
+    last.register_forward_hook(lambda module, given, hidden: seen.append(hidden.shape[1]))
     backbone.model.gradient_checkpointing_enable()
     for found, wanted in zip(gradients(), expected, strict=True):
         assert (found - wanted).abs().max() <= 1e-12 * wanted.abs().max().clamp_min(1)
+    assert seen == [len(READ)] * 2
 
 
 def test_a_discarded_backbone_is_freed() -> None:
     backbone = family("bert")
     backbone.encode(backbone.word_embeddings(words(backbone)), Sequences(LENGTHS), READ)
-    model = weakref.ref(backbone.model)
+    attention = weakref.ref(backbone.layers[-1].attention.self)
     del backbone
     gc.collect()
-    assert model() is None
+    assert attention() is None

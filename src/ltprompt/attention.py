@@ -46,7 +46,7 @@ def packed_attention(
 
     query, key: [1, heads, T, d], value: [1, heads, T, e], of one floating dtype; returns [1, T, heads, e] in it. Raises
     `TypeError` where a mask or a window is given. Without `sequences`, in the stock forward, it is transformers' own.
-    read: rows [n], int64, that are read of the encoder, for the layer to know; all are where None.
+    read: numbers of the rows [n] of the encoder's output that will be read, noted for the last layer; None: all.
     """
     attended(module, read)
     if sequences is None:

@@ -29,7 +29,7 @@ from ltprompt.dropout import FastDropout
 from ltprompt.eligible import EligibleParameter
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.files import canonical_json, update_digest
-from ltprompt.narrowing import keep_read_rows, module_after_attention
+from ltprompt.narrowing import forget_read_rows, keep_read_rows, module_after_attention
 from ltprompt.quantise import load_small
 from ltprompt.sequences import Sequences, encode_packed, encode_padded
 
@@ -172,7 +172,8 @@ class Backbone:
     @property
     def packs(self) -> bool:
         """Whether sequences run without padding: on a CPU, where its arithmetic is what takes the time."""
-        return self._can_pack and self.device.type == "cpu"
+        attention = self.model.config._attn_implementation  # which a user may choose anew
+        return self._can_pack and self.device.type == "cpu" and attention == PACKED
 
     def encode(self, embeddings: Tensor, sequences: Sequences, read: Tensor | None = None) -> Tensor:
         """Run the encoder on the word embeddings of sequences that stand one after another.
@@ -184,10 +185,11 @@ class Backbone:
             hidden = encode_padded(self.base, embeddings, sequences)
             return hidden if read is None else hidden[read]
         assert self._positions is not None
-        first, left_out = _first_position(self._positions), read if self._can_narrow else None
+        # A feed-forward network that runs in chunks takes no empty batch.
+        first, narrowed = _first_position(self._positions), self._can_narrow and read is not None and len(read) > 0
         with FastDropout() if self.training else nullcontext():
-            hidden = encode_packed(self.base, embeddings, sequences, first, left_out)
-        return hidden if read is left_out else hidden[read]
+            hidden = encode_packed(self.base, embeddings, sequences, first, read if narrowed else None)
+        return hidden if read is None or narrowed else hidden[read]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Apply the head's transform, all of the head but its output matrix, to [N, hidden]."""
@@ -265,27 +267,34 @@ class Backbone:
             return False
         config._attn_implementation = PACKED
         alike = self._encodes_alike(embeddings, sequences, None, expected)
-        alike = alike and _alike(encode_padded(self.base, embeddings, sequences), expected)
         if not alike:
             config._attn_implementation = "sdpa"
         return alike
 
     def _narrows_alike(self, embeddings: Tensor, sequences: Sequences, expected: Tensor) -> bool:
-        """Let the last layer leave out rows that are not read, if it then gives the same; else it is left as it was."""
+        """Let the last layer leave out rows that are not read, if it then gives the same; else it is left as it was.
+
+        This thread must have attended last in this backbone's last layer.
+        """
         follower = module_after_attention(self.layers[-1])
         if follower is None:
             return False
-        handle = follower.register_forward_pre_hook(keep_read_rows)
+        hooks = [
+            self.layers[-1].register_forward_pre_hook(forget_read_rows),
+            follower.register_forward_pre_hook(keep_read_rows),
+        ]
+        # Neither one row nor all: a part left whole would then fit those that are not, and no error would tell.
         read = torch.tensor([4, 1, 2], device=self.device)
         alike = self._encodes_alike(embeddings, sequences, read, expected[read])
         if not alike:
-            handle.remove()
+            for hook in hooks:
+                hook.remove()
         return alike
 
     def _encodes_alike(self, embeddings: Tensor, sequences: Sequences, read: Tensor | None, expected: Tensor) -> bool:
         """Whether packed sequences give what is expected, in evaluation and in training, which attends in another way.
 
-        An encoder of another build may refuse them in ways of its own.
+        Padded ones must do so still. An encoder of another build may refuse any of them in ways of its own.
         """
         assert self._positions is not None
         first = _first_position(self._positions)
@@ -294,9 +303,10 @@ class Backbone:
             with torch.enable_grad():
                 given = embeddings.detach().requires_grad_()
                 found.append(encode_packed(self.base, given, sequences, first, read).detach())
-        except (TypeError, RuntimeError, IndexError):
+            padded = encode_padded(self.base, embeddings, sequences)
+        except (TypeError, ValueError, RuntimeError, IndexError):
             return False
-        return all(_alike(hidden, expected) for hidden in found)
+        return all(_alike(hidden, expected) for hidden in [*found, padded if read is None else padded[read]])
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """After the last attention every row goes its own way, so that only the rows that are read need the rest of the way.
 
-What is read of an encoder is one row a sequence (stage 2, evaluation) or the masked ones (stage 1): the last layer's
-output projection and feed-forward network, three quarters of its products, run over those alone.
+What is read of an encoder is one row a sequence (stage 2, evaluation) or the masked ones (stage 1). What stands behind
+the last layer's attention runs over those alone: in XLM-R its output projection and feed-forward network, three
+quarters of the layer's products.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 class _Attention(threading.local):
     """This thread's last call of the attention function: whose it was, and which rows are read of the encoder."""
 
-    module: weakref.ref[nn.Module] | None = None  # weak, as a model must not live on for it
+    module: weakref.ref[nn.Module] | None = None  # weak, as it must not live on for this
     read: Tensor | None = None
 
 
@@ -37,6 +38,14 @@ def module_after_attention(layer: nn.Module) -> nn.Module | None:
             if before is attention:
                 return after
     return None
+
+
+def forget_read_rows(module: nn.Module, given: tuple[Any, ...]) -> None:
+    """Stand before the last layer: of what was left by attention that broke off, or came again alone, it hears nothing.
+
+    Gradient checkpointing runs layers again after the encoder's end, and other attention takes nothing down.
+    """
+    _last.read = None
 
 
 def keep_read_rows(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:

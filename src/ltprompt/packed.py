@@ -144,8 +144,8 @@ class PackedWeights:
         start = 0
         if ticket is None:
             return slots
-        # In parameter order: that of the bitmaps differs between a ticket just cut and one read from its file, and with
-        # it the rounding of the gradient's norm would.
+        # In parameter order: a ticket's file sorts its bitmaps, and the gradient's norm, summed in another order, would
+        # be rounded otherwise than that of the ticket before it was saved.
         for name in (parameter.name for parameter in ticket.parameters if parameter.name in ticket.bitmaps):
             words = name == self.backbone.word_name
             tensor = self.table if words else self.backbone.parameters[name]

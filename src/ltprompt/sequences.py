@@ -53,11 +53,11 @@ class Sequences:
 def encode_packed(
     base: nn.Module, embeddings: Tensor, sequences: Sequences, first_position: int, read: Tensor | None = None
 ) -> Tensor:
-    """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden].
+    """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden], or [n, hidden] of `read`.
 
     first_position: number of the first position, as the encoder's position embeddings count. The encoder must attend
     within sequences, by an attention function that its configuration names; whether it does shows in what it computes.
-    read: rows [n], int64, that an encoder that knows how is to return alone.
+    read: numbers of rows [n], int64, for an encoder that leaves out the others.
     """
     positions = torch.from_numpy(sequences.positions + first_position).to(embeddings.device)
     found = base(
