@@ -23,6 +23,7 @@ class Implementation:
     target: ``module:function``, imported only in the process that runs it, so that none carries the libraries of
     another. given: its keywords. like: the implementation that it must agree with, none where there is no other.
     rows: how many examples it takes at once, by the memory that it needs; None where it takes no batches.
+    floor: whose arithmetic is useful, where that is not the case's: LoRA needs no gradients of the weights.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Implementation:
     given: Mapping[str, Any] = field(default_factory=dict)
     like: str | None = None
     rows: Rows | None = None
+    floor: str | None = None
 
     def load(self) -> Callable[[Job], Outcome]:
         """Return the function that runs it; ours begins as its commands do, which has freed memory kept."""
@@ -156,10 +158,10 @@ CASES = {
             "stage 2 step, LTP 20 % against PEFT's adapters",
             (
                 Implementation(OURS, "ours:stage_two", {"method": "ltp"}),
-                Implementation("LoRA with our head", "ours:stage_two", {"method": "lora"}),
+                Implementation("LoRA with our head", "ours:stage_two", {"method": "lora"}, floor="stage2-frozen"),
                 Implementation(
                     "LoRA as users run it", "rivals.peft_rival:stage_two", {"kind": "lora"}, "LoRA with our head",
-                    Rows("train", FROZEN, LEARNT),
+                    Rows("train", FROZEN, LEARNT), floor="stage2-frozen",
                 ),
                 Implementation("SHiRA with our head", "ours:stage_two", {"method": "shira"}),
                 Implementation(

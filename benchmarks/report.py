@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.cases import CASES, CHECKED_STEPS, OURS
 from benchmarks.goals import GOALS, Goal
-from benchmarks.results import Record, Results, mean_series
+from benchmarks.results import WHOLE_RUN, WHOLE_RUN_TITLE, Record, Results, mean_series
 from ltprompt.files import atomic_path, write_text
 
 NOTES = ".notes.md"
@@ -83,22 +83,24 @@ def _machine(results: Results) -> str:
 
 
 def _goals(results: Results) -> str:
-    rows = []
+    rows, missing = [], []
     for goal in GOALS:
         for dtype in goal.dtypes:
             value = goal.value(results, dtype)
-            if value is not None:
+            if value is None:
+                missing.append(f"- {_work(goal)}, {dtype}: {_what(goal)}")
+            else:
                 verdict = "met" if goal.met(value) else "**missed**"
-                rows.append([_work(results, goal, dtype), dtype, _what(goal), f"{value:.3g}", _bound(goal), verdict])
-    missing = sum(goal.value(results, dtype) is None for goal in GOALS for dtype in goal.dtypes)
+                rows.append([_work(goal), dtype, _what(goal), f"{value:.3g}", _bound(goal), verdict])
+    if not rows:
+        return "Nothing that a goal is set for was measured."
     header = ["work", "precision", "measure", "measured", "goal", ""]
-    found = markdown_table(header, rows) if rows else "Nothing that a goal is set for was measured."
-    return f"{found}\n\n{missing} goal(s) were not measured." if missing and rows else found
+    found = markdown_table(header, rows)
+    return "\n\n".join([found, "Goals not measured:", "\n".join(missing)]) if missing else found
 
 
-def _work(results: Results, goal: Goal, dtype: str) -> str:
-    record: Record = results.records[goal.shape, dtype, goal.case]
-    return str(record["title"])
+def _work(goal: Goal) -> str:
+    return WHOLE_RUN_TITLE if goal.case == WHOLE_RUN else CASES[goal.case].title
 
 
 def _what(goal: Goal) -> str:

@@ -18,6 +18,7 @@ from ltprompt.files import read_json
 
 EPOCHS = 70  # of a whole run (paper, section 4.2), each ended by an evaluation of the dev set
 WHOLE_RUN = "whole-run"
+WHOLE_RUN_TITLE = "a whole run: 32 shots, 70 epochs, 15 × 500 test examples"
 
 Record = Mapping[str, Any]
 
@@ -113,7 +114,7 @@ def _whole_runs(results: Results) -> dict[tuple[str, str, str], Record]:
             found[shape, dtype, WHOLE_RUN] = {
                 **{key: record[key] for key in ("shape", "dtype", "threads", "runs")},
                 "case": WHOLE_RUN,
-                "title": "a whole run: 32 shots, 70 epochs, 15 × 500 test examples",
+                "title": WHOLE_RUN_TITLE,
                 "checks": {},
                 "failures": {},
                 "implementations": {name: _whole_run(results, step, test, name) for name in sorted(names)},

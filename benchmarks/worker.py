@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import floors
-from benchmarks.cases import Case, find_case
+from benchmarks.cases import find_case
 from benchmarks.job import Job, Outcome
 from benchmarks.memory import largest_resident, touch_free
 from benchmarks.shapes import Place, find_shape, prepare
@@ -68,7 +68,8 @@ def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
     case, checking = find_case(order.case), order.kind == "check"
     steps = case.checked if checking else case.warm_up + case.repeats
     job = Job(place, not checking, order.dtype, order.rows, order.seed, steps)
-    outcome = case.find(order.implementation).load()(job)
+    implementation = case.find(order.implementation)
+    outcome = implementation.load()(job)
     resident = largest_resident()
     if checking:
         _save(outcome, out)
@@ -77,15 +78,15 @@ def measured(order: Order, place: Place, out: Path) -> dict[str, Any]:
         "seconds": job.clock.seconds[case.warm_up :],
         "max_rss": resident,
         "notes": dict(outcome.notes),
-        "operations": _operations(case, place, job, outcome)[case.warm_up :],
+        "operations": _operations(implementation.floor or case.floor, place, job, outcome)[case.warm_up :],
     }
 
 
-def _operations(case: Case, place: Place, job: Job, outcome: Outcome) -> list[float]:
+def _operations(floor: str | None, place: Place, job: Job, outcome: Outcome) -> list[float]:
     """Return the useful operations of each lap; where one part of `part` equal ones was timed, those of that part."""
-    if not case.floor:
+    if not floor:
         return []
-    return [each / outcome.notes.get("part", 1) for each in floors.useful(case.floor, place, job)]
+    return [each / outcome.notes.get("part", 1) for each in floors.useful(floor, place, job)]
 
 
 def _save(outcome: Outcome, out: Path) -> None:

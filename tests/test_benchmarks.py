@@ -45,7 +45,8 @@ from ltprompt.files import read_json
 from ltprompt.originals import originals
 
 TOY = shapes.SHAPES["toy"]
-TIGHT = check.Tolerance(1e-5, 1e-5, 1e-3, 1e-5)  # on a toy rounding is small
+# On a toy rounding is small; a key bias moves by rounding alone, as far as on any shape.
+TIGHT = check.Tolerance(1e-5, 1e-5, 1e-3, check.TOLERANCES["fp32"].absolute)
 AGREEING = [(case.name, each.name) for case in cases.CASES.values() for each in case.implementations if each.like]
 
 
@@ -470,6 +471,18 @@ def test_training_counts_gradients_of_what_trains_alone(place: shapes.Place) -> 
     assert floors.useful("stage1", place, given)[0] == whole
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(cases.OURS, "stage2"), ("SHiRA with our head", "stage2"), ("LoRA with our head", "stage2-frozen")],
+)
+def test_an_adapter_counts_the_gradients_that_it_needs(
+    place: shapes.Place, name: str, kind: str, tmp_path: Path
+) -> None:
+    order = worker.Order("time", "toy", "", "", 1, "fp32", case="adapters", implementation=name, rows=8)
+    found = worker.measured(order, place, tmp_path)["operations"]
+    assert found == floors.useful(kind, place, job(place, steps=3))[1:]  # the first lap is warm-up
+
+
 def test_a_rival_takes_as_many_rows_as_fit() -> None:
     base = shapes.SHAPES["xlmr"]
     rows = [memory.rows_that_fit(base, longest=256, states=4, copies=3, total=size << 30) for size in (8, 24, 48, 500)]
@@ -538,11 +551,14 @@ def test_goals_are_marked_as_met_or_missed(tmp_path: Path) -> None:
         assert found_value == pytest.approx(value), key
         assert goal.met(value) is met, key
     document = report.markdown(found, tmp_path / "results.json", tmp_path / "chart.png")
-    assert "| stage2-ltp | fp32 | times as fast, published loop | 10 | ≥ 12 | **missed** |" in document
-    assert "| help | fp32 | seconds | 0.4 | ≤ 0.5 | met |" in document
+    step = cases.CASES["stage2-ltp"].title
+    assert f"| {step} | fp32 | times as fast, published loop | 10 | ≥ 12 | **missed** |" in document
+    assert "| `ltprompt --help` | fp32 | seconds | 0.4 | ≤ 0.5 | met |" in document
     assert "fp32 50 GFLOP/s" in document
-    missing = sum(value is None for value, _ in values.values())
-    assert f"{missing} goal(s) were not measured." in document
+    missing = document.split("Goals not measured:")[1].split("##")[0].strip().split("\n")
+    assert len(missing) == sum(value is None for value, _ in values.values())
+    assert f"- {step}, fp32: times as fast, published loop" not in missing
+    assert f"- {cases.CASES['adapters'].title}, bf16: of its step time, LoRA with our head" in missing
 
 
 def test_a_whole_run_is_its_steps_and_its_evaluations(tmp_path: Path) -> None:
