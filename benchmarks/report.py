@@ -16,7 +16,7 @@ CHART = ".linear.png"
 LINEAR = "linear-"
 
 METHOD = """\
-Written by `make bench`; the numbers stand in `{json}`.
+Written by `python -m benchmarks table`; the numbers stand in `{json}`.
 
 Every implementation of a case runs in fresh processes, one after the other in turn, on the same ids in the same
 batches, from the same weights and ticket, with the same threads and precision. Before anything is timed each one runs

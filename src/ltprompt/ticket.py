@@ -120,6 +120,8 @@ class Ticket:
         Raises `InputError` where it is missing, `FileFormatError` where damaged.
         """
         place = Path(path) if Path(path).exists() else READY.get(str(path), Path(path))
+        if not place.exists():
+            raise InputError(f"{path} does not exist; expected a ticket file, {' or '.join(READY)}")
         with TensorFile(place, KIND) as file:
             file.verify()
             parameters = read_parameters(file)
