@@ -24,5 +24,5 @@ def test_ready_ticket_is_small(name: str) -> None:
 
 
 def test_a_mistyped_ready_ticket_shows_which_there_are() -> None:
-    with pytest.raises(InputError, match="^mini-30 does not exist; expected a ticket file, mini-20 or mini-75$"):
+    with pytest.raises(InputError, match=r"^mini-30 does not exist; expected a ticket file, mini-20 or mini-75$"):
         Ticket.load("mini-30")
