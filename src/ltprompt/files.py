@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,14 +151,15 @@ def update_digest(digest: Any, name: str, tensor: torch.Tensor) -> None:
 class TensorFile:
     """A safetensors artifact of this project, checked when opened; its tensors are read only when asked for.
 
-    Raises `InputError` where the file is missing and `FileFormatError` where it is truncated, altered, of another
-    kind or of a newer format.
+    names: what a user may give instead of a path, named where the file is missing. Raises `InputError` there, and
+    `FileFormatError` where the file is truncated, altered, of another kind or of a newer format.
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, names: Iterable[str] = ()) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise InputError(f"{self.path} does not exist; expected a {kind} file")
+            expected = ", ".join(filter(None, (f"a {kind} file", " or ".join(names))))
+            raise InputError(f"{self.path} does not exist; expected {expected}")
         try:
             self._file = safe_open(self.path, framework="pt").__enter__()
             header = json.loads((self._file.metadata() or {})[METADATA_KEY])

@@ -120,9 +120,7 @@ class Ticket:
         Raises `InputError` where it is missing, `FileFormatError` where damaged.
         """
         place = Path(path) if Path(path).exists() else READY.get(str(path), Path(path))
-        if not place.exists():
-            raise InputError(f"{path} does not exist; expected a ticket file, {' or '.join(READY)}")
-        with TensorFile(place, KIND) as file:
+        with TensorFile(place, KIND, READY) as file:
             file.verify()
             parameters = read_parameters(file)
             strategy = read_field(file, "strategy", str)
