@@ -35,6 +35,25 @@ def test_lines_come_every_fifteen_seconds_and_at_the_end(
     assert lines[-1].endswith("80 s spent, 0 s left")
 
 
+def test_a_line_before_the_first_unit_has_neither_rate_nor_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.bar("runs", 4, "run", first=1) as advance:
+        clock[0] += 20
+        advance(0, "sp, 4 shots, seed 1: started")
+    assert capsys.readouterr().err == "runs 1/4, sp, 4 shots, seed 1: started, 20 s spent\n"
+
+
+def test_a_live_bar_before_the_first_unit_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=120))
+    with progress.bar("runs", 4, "run") as advance:
+        advance(0, "sp, 4 shots, seed 1: started")
+        assert "/s" not in screen.getvalue()
+        assert "s/run" not in screen.getvalue()
+    assert "started" in screen.getvalue()
+
+
 def test_a_fast_rate_is_told_a_second(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.bar("predicting", 100, "example") as advance:
         clock[0] += 4

@@ -68,14 +68,17 @@ class _Lines:
         self.printed = now
         spent = now - self.start
         own = self.done - self.first
-        left = spent * (self.total - self.done) / max(own, 1)
+        left = f"{spent * (self.total - self.done) / own:.0f} s left" if own else ""
         parts = [f"{self.title} {self.done}/{self.total}", _rate(own, self.start, self.unit), text]
         self.console.print(
-            ", ".join([part for part in parts if part] + [f"{spent:.0f} s spent", f"{left:.0f} s left"]),
+            ", ".join(part for part in [*parts, f"{spent:.0f} s spent", left] if part),
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
 
 def _rate(done: int, start: float, unit: str) -> str:
+    """Return the rate so far; nothing while nothing is done, as there is none."""
+    if not done:
+        return ""
     rate = done / max(time.monotonic() - start, 1e-6)
     return f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
