@@ -18,7 +18,7 @@ from benchmarks import work
 from benchmarks.job import Job
 from benchmarks.shapes import Place, Shape
 from ltprompt.device import DTYPES
-from ltprompt.masking import IGNORED
+from ltprompt.stage1.masking import IGNORED
 
 # Rows, inputs and outputs of the products that an encoder of width 768 makes, and a square one.
 PRODUCTS = ((2048, 768, 768), (2048, 768, 3072), (2048, 3072, 768), (4096, 768, 3072), (2048, 2048, 2048))

@@ -25,7 +25,7 @@ from benchmarks.memory import anonymous, installed, rows_that_fit
 from benchmarks.shapes import Shape, find_shape
 from benchmarks.worker import REPORT, TENSORS, Order
 from ltprompt.errors import LtpError
-from ltprompt.files import read_json, write_json
+from ltprompt.files.artifacts import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 0.02  # seconds between two looks at a process's memory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ltprompt.files import read_json
+from ltprompt.files.artifacts import read_json
 
 PATH = Path(__file__).with_name("lengths.json")
 LINES = 4096

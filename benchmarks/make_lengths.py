@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.lengths import EXAMPLES, LINES, PATH, Lengths
-from ltprompt.backbone import MINI, load_tokenizer
-from ltprompt.corpus import TokenizedCorpus, read_lines
-from ltprompt.files import atomic_path, canonical_json
+from ltprompt.backbone.model import MINI, load_tokenizer
+from ltprompt.files.artifacts import atomic_path, canonical_json
+from ltprompt.stage1.corpus import TokenizedCorpus, read_lines
 from ltprompt.tasks import load_task, read_rows
-from ltprompt.template import Template
+from ltprompt.tasks.template import Template
 
 MAX_LENGTH = 256
 SHOTS = 32

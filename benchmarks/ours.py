@@ -16,19 +16,19 @@ from benchmarks import floors, work
 from benchmarks.check import LOGITS
 from benchmarks.job import Job, Movement, Outcome
 from benchmarks.shapes import SEED, Place
-from ltprompt import selection
 from ltprompt.adapter import Adapter, revert
-from ltprompt.backbone import Backbone
-from ltprompt.changes import Change
-from ltprompt.eligible import total
-from ltprompt.evaluation import Reader
-from ltprompt.methods import LTP, METHODS, Weights, build_optimizer, training_weights
-from ltprompt.mlm import mlm_step
-from ltprompt.originals import originals
-from ltprompt.ticket import Ticket
-from ltprompt.trainee import Trainee
-from ltprompt.training import fold, train_step
-from ltprompt.verbaliser import Verbaliser
+from ltprompt.backbone.changes import Change
+from ltprompt.backbone.model import Backbone
+from ltprompt.backbone.parameters import total
+from ltprompt.backbone.pretrained import originals
+from ltprompt.stage1.training import mlm_step
+from ltprompt.stage1.weights import Trainee
+from ltprompt.stage2.forward import Reader
+from ltprompt.stage2.methods import LTP, METHODS, Weights, build_optimizer, training_weights
+from ltprompt.stage2.training import fold, train_step
+from ltprompt.tasks.verbaliser import Verbaliser
+from ltprompt.tickets import selection
+from ltprompt.tickets.ticket import Ticket
 
 
 def stage_one(job: Job, *, joined: float = 0.0) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.cases import CASES, CHECKED_STEPS, OURS
 from benchmarks.goals import GOALS, Goal
 from benchmarks.results import WHOLE_RUN, WHOLE_RUN_TITLE, Record, Results, mean_series
-from ltprompt.files import atomic_path, write_text
+from ltprompt.files.artifacts import atomic_path, write_text
 
 NOTES = ".notes.md"
 CHART = ".linear.png"

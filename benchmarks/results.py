@@ -14,7 +14,7 @@ from benchmarks.cases import OURS
 from benchmarks.lengths import lengths
 from benchmarks.shapes import find_shape
 from ltprompt.errors import FileFormatError
-from ltprompt.files import read_json
+from ltprompt.files.artifacts import read_json
 
 EPOCHS = 70  # of a whole run (paper, section 4.2), each ended by an evaluation of the dev set
 WHOLE_RUN = "whole-run"

@@ -14,13 +14,13 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from ltprompt.adapter import Adapter
-from ltprompt.backbone import MINI, Backbone
-from ltprompt.changes import Change
+from ltprompt.backbone.changes import Change
+from ltprompt.backbone.model import MINI, Backbone
+from ltprompt.backbone.tokens import SpecialTokens, special_ids
 from ltprompt.errors import InputError, choices
-from ltprompt.files import canonical_json, read_json, sha256, write_json
-from ltprompt.scores import Scores
-from ltprompt.ticket import Ticket, popcount
-from ltprompt.tokens import SpecialTokens, special_ids
+from ltprompt.files.artifacts import canonical_json, read_json, sha256, write_json
+from ltprompt.tickets.scores import Scores
+from ltprompt.tickets.ticket import Ticket, popcount
 
 SEED = 1
 RATIO = 0.2

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from benchmarks.lengths import lengths
 from benchmarks.shapes import SEED, Ids, Place
-from ltprompt.batching import epoch_order
-from ltprompt.masking import Masking
-from ltprompt.prompt import PromptEncoder
-from ltprompt.template import Encoded
-from ltprompt.training import LabelledExamples
+from ltprompt.packing.batching import epoch_order
+from ltprompt.stage1.masking import Masking
+from ltprompt.stage2.prompt import PromptEncoder
+from ltprompt.stage2.training import LabelledExamples
+from ltprompt.tasks.template import Encoded
 
 PROMPT = 4  # slots
 LABELS = 3

@@ -14,7 +14,7 @@ from benchmarks.cases import find_case
 from benchmarks.job import Job, Outcome
 from benchmarks.memory import largest_resident, touch_free
 from benchmarks.shapes import Place, find_shape, prepare
-from ltprompt.files import write_json
+from ltprompt.files.artifacts import write_json
 
 REPORT = "worker.json"
 TENSORS = "worker.safetensors"

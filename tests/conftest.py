@@ -14,11 +14,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-from command_line import Result, Run
+from helpers.command_line import Result, Run
+from helpers.precision import keep_fp32
 from hypothesis import settings
-from precision import keep_fp32
 
-from ltprompt import cli
+from ltprompt.cli import main as cli
 
 SHARED = Path(os.environ.get("LTPROMPT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from toy_classifiers import (
+from helpers.toy_classifiers import (
     CPU,
     OTHER,
     TRAIN,
@@ -25,13 +23,15 @@ from toy_classifiers import (
     toy_ticket,
     write_table,
 )
-from toys import KINDS, toy_backbone, toy_folder, toy_model
+from helpers.toys import KINDS, toy_backbone, toy_folder, toy_model
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from ltprompt.adapter import Adapter, revert
-from ltprompt.backbone import Backbone
+from ltprompt.backbone.model import Backbone
+from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import FileFormatError, InputError, MismatchError
-from ltprompt.pipeline import PromptClassifier
-from ltprompt.sequences import Sequences
+from ltprompt.packing.sequences import Sequences
 
 FILES = ("adapter.json", "adapter.safetensors")
 

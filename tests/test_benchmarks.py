@@ -40,9 +40,9 @@ from benchmarks import (
 from benchmarks.job import Job
 from benchmarks.lengths import PATH, lengths
 from benchmarks.rivals import published, trainer
+from ltprompt.backbone.pretrained import originals
 from ltprompt.errors import InputError
-from ltprompt.files import read_json
-from ltprompt.originals import originals
+from ltprompt.files.artifacts import read_json
 
 TOY = shapes.SHAPES["toy"]
 # On a toy rounding is small; a key bias moves by rounding alone, up to the rate a step either way, as on any shape.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from precision import MEASURED
+from helpers.precision import MEASURED
 
 from ltprompt import device
 from ltprompt.device import Compute, full_precision, resolve

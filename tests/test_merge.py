@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_classifiers import OTHER, TRAINED, assert_same_bits, theta, toy_classifier
-from toy_tokenizers import mini
-from toys import KINDS, toy_backbone, toy_model, toy_tokenizer
+from helpers.toy_classifiers import OTHER, TRAINED, assert_same_bits, theta, toy_classifier
+from helpers.toy_tokenizers import mini
+from helpers.toys import KINDS, toy_backbone, toy_model, toy_tokenizer
 from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from ltprompt.backbone import Backbone
+from ltprompt.backbone.model import Backbone
+from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError, OutputError
 from ltprompt.merge import merge
-from ltprompt.pipeline import PromptClassifier
 
 # What a user of the merged folder has: transformers alone. The filled template comes as text and as ids.
 STOCK = """

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 import typer
-from toy_classifiers import OTHER, TRAIN, write_table
-from toys import toy_backbone, toy_folder
+from helpers.toy_classifiers import OTHER, TRAIN, write_table
+from helpers.toys import toy_backbone, toy_folder
 from typer.core import TyperCommand, TyperGroup
 
-from ltprompt import cli
-from ltprompt import demo as demonstration
-from ltprompt.backbone import Backbone
-from ltprompt.config import ScoresSettings, TrainSettings
-from ltprompt.methods import METHODS
+from ltprompt.backbone.model import Backbone
+from ltprompt.cli import demo as demonstration
+from ltprompt.cli import main as cli
+from ltprompt.settings import ScoresSettings, TrainSettings
+from ltprompt.stage2.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,6 +77,8 @@ class Reader:
                 printed = "".join(self.run(words) for words in commands(block))
             elif language == "python":
                 printed = self.run_python(block)
+            elif language == "tree":
+                pass  # what it names is looked up by a test of its own
             elif language == "text":
                 assert_shown(block, printed)
             else:
@@ -130,7 +132,7 @@ class Reader:
         """Run what `make test` runs, on two of the files alone, where no shared folder is; return what it printed."""
         program, *arguments = shlex.split(command)
         assert program == ".venv/bin/python"
-        files = ["tests/test_table.py", "tests/test_wheel.py"]
+        files = ["tests/tasks/test_table.py", "tests/test_wheel.py"]
         return subprocess.run(
             [sys.executable, *arguments, "-p", "no:cacheprovider", *files],
             cwd=ROOT,
@@ -307,8 +309,16 @@ def test_links_and_files_named_are_there() -> None:
     prose = FENCED.sub("", README)
     links = re.findall(r"\]\(([^)#:]+)\)", prose)
     assert len(links) >= 6
-    modules = [f"src/ltprompt/{name}" for name in re.findall(r"`(\w+\.py|tasks/)`", prose)]
-    assert [name for name in [*links, *modules] if not (ROOT / name).exists()] == []
+    assert [name for name in links if not (ROOT / name).exists()] == []
+
+
+def test_the_tree_names_the_rooms_that_there_are() -> None:
+    tree = README.split("## Where things are")[1].split("```")[1]
+    named = {name for line in re.findall(r"^  (\S.*?)   ", tree, re.MULTILINE) for name in line.split(", ")}
+    folder = ROOT / "src" / "ltprompt"
+    assert [name for name in named if not (folder / name).exists()] == []
+    rooms = {f"{place.name}/" for place in folder.iterdir() if place.is_dir() and place.name != "__pycache__"}
+    assert rooms <= named
 
 
 def test_the_methods_are_those_of_the_code() -> None:

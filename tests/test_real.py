@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ltprompt import Backbone, PromptClassifier, Task, Ticket, TrainSettings, load_task
-from ltprompt.corpus import read_lines
+from ltprompt.stage1.corpus import read_lines
 from ltprompt.tasks import Rows, read_rows
 
 pytestmark = pytest.mark.real
@@ -80,11 +80,11 @@ def test_learns_inference_from_1500_pairs_and_nothing_from_shuffled_labels(
 
 def test_embedded_backbone_is_as_good_as_the_original(shared: Path) -> None:
     """Its masked-LM loss on English text stays within 0.02 nats of the weights that it was made from."""
-    from ltprompt.corpus import TokenizedCorpus
     from ltprompt.device import resolve
-    from ltprompt.masking import Masking
-    from ltprompt.mlm import held_out_loss
-    from ltprompt.trainee import Trainee
+    from ltprompt.stage1.corpus import TokenizedCorpus
+    from ltprompt.stage1.masking import Masking
+    from ltprompt.stage1.training import held_out_loss
+    from ltprompt.stage1.weights import Trainee
 
     original = Backbone.from_pretrained(shared / "models" / "mini")
     lines = read_lines([shared / "data" / "wiki" / "en.txt"])[:2000]

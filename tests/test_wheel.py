@@ -44,8 +44,9 @@ import sys
 from pathlib import Path
 
 import ltprompt
-from ltprompt import cli, demo
-from ltprompt.config import ScoresSettings, TrainSettings
+from ltprompt.cli import main as cli
+from ltprompt.cli import demo
+from ltprompt.settings import ScoresSettings, TrainSettings
 
 demo.SCORES = ScoresSettings(steps=2, batch_size=2, max_length=32, evaluate_every=2, held_out=0.01)
 demo.TRAIN = TrainSettings(epochs=1, batch_size=4, max_length=64)

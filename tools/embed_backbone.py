@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from ltprompt.backbone import SMALL_WEIGHTS, Backbone, mini_folder
-from ltprompt.quantise import save_small
+from ltprompt.backbone.int8 import save_small
+from ltprompt.backbone.model import SMALL_WEIGHTS, Backbone, mini_folder
 
 USAGE = "usage: python tools/embed_backbone.py FOLDER"
 

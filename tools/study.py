@@ -19,7 +19,7 @@ from typing import Any
 
 from ltprompt import Backbone, PromptClassifier, Task, Ticket, load_task
 from ltprompt.device import resolve
-from ltprompt.files import read_json, write_json
+from ltprompt.files.artifacts import read_json, write_json
 from ltprompt.tasks import Rows, read_rows
 
 LANGUAGES = ("en", "es", "sw", "tr", "zh")

@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.job import Job, Outcome
 from benchmarks.rivals.trainer import prompted
 from benchmarks.shapes import SEED
-from ltprompt.methods import METHODS
+from ltprompt.stage2.methods import METHODS
 
 
 def stage_two(job: Job, *, kind: str) -> Outcome:

@@ -19,8 +19,8 @@ from benchmarks import work
 from benchmarks.check import LOGITS
 from benchmarks.job import Job, Movement, Outcome
 from benchmarks.shapes import Place
-from ltprompt.masking import IGNORED
-from ltprompt.template import Encoded
+from ltprompt.stage1.masking import IGNORED
+from ltprompt.tasks.template import Encoded
 
 LISTED = 70_000_000  # some 4 GB: a float object, its place in a list, and its two copies while it is partitioned
 

@@ -21,8 +21,8 @@ from benchmarks import work
 from benchmarks.check import LOGITS
 from benchmarks.job import Clock, Job, Movement, Outcome
 from benchmarks.rivals.published import ticket_masks, trainable
-from ltprompt.masking import IGNORED
-from ltprompt.template import Encoded
+from ltprompt.stage1.masking import IGNORED
+from ltprompt.tasks.template import Encoded
 
 Item = dict[str, work.Line]
 

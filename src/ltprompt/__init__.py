@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltprompt.adapter import Adapter as Adapter
-    from ltprompt.backbone import Backbone as Backbone
-    from ltprompt.config import ScoresSettings as ScoresSettings
-    from ltprompt.config import TrainSettings as TrainSettings
+    from ltprompt.backbone.model import Backbone as Backbone
+    from ltprompt.classifier import PromptClassifier as PromptClassifier
+    from ltprompt.classifier import find_scores as find_scores
     from ltprompt.errors import LtpError as LtpError
-    from ltprompt.pipeline import PromptClassifier as PromptClassifier
-    from ltprompt.pipeline import find_scores as find_scores
-    from ltprompt.scores import Scores as Scores
+    from ltprompt.settings import ScoresSettings as ScoresSettings
+    from ltprompt.settings import TrainSettings as TrainSettings
     from ltprompt.tasks import Task as Task
     from ltprompt.tasks import load_task as load_task
-    from ltprompt.ticket import Ticket as Ticket
+    from ltprompt.tickets.scores import Scores as Scores
+    from ltprompt.tickets.ticket import Ticket as Ticket
 
 __version__ = version("ltprompt")
 
 _HOMES = {
     "Adapter": "adapter",
-    "Backbone": "backbone",
+    "Backbone": "backbone.model",
     "LtpError": "errors",
-    "PromptClassifier": "pipeline",
-    "Scores": "scores",
-    "ScoresSettings": "config",
+    "PromptClassifier": "classifier",
+    "Scores": "tickets.scores",
+    "ScoresSettings": "settings",
     "Task": "tasks",
-    "Ticket": "ticket",
-    "TrainSettings": "config",
-    "find_scores": "pipeline",
+    "Ticket": "tickets.ticket",
+    "TrainSettings": "settings",
+    "find_scores": "classifier",
     "load_task": "tasks",
 }
 __all__ = sorted(_HOMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ltprompt.cli import main
+from ltprompt.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltprompt.backbone import Backbone
-from ltprompt.changes import Change
+from ltprompt.backbone.changes import Change
+from ltprompt.backbone.model import Backbone
 from ltprompt.errors import FileFormatError, InputError, MismatchError, OutputError
-from ltprompt.files import (
+from ltprompt.files.artifacts import (
     ADAPTER_RECORD,
     ADAPTER_TENSORS,
     FORMAT_VERSION,

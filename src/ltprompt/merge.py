@@ -12,11 +12,11 @@ from tokenizers import AddedToken
 from torch import Tensor
 
 from ltprompt.adapter import Adapter, revert
-from ltprompt.backbone import Backbone
+from ltprompt.backbone.model import Backbone
+from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError
-from ltprompt.files import atomic_folder
-from ltprompt.pipeline import PromptClassifier
-from ltprompt.verbaliser import Verbaliser
+from ltprompt.files.artifacts import atomic_folder
+from ltprompt.tasks.verbaliser import Verbaliser
 
 # An added word must never be predicted: it stands in the input only. Small enough for fp16, too low for any softmax.
 NEVER = -1e4

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_grid import toy_record, toy_result, toy_spec, toy_ticket_record
+from helpers.toy_grid import toy_record, toy_result, toy_spec, toy_ticket_record
 
 from ltprompt.errors import FileFormatError, InputError
 from ltprompt.experiments.folder import GridFolder, read_results

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from synthetic_runs import run, share, ticket
+from helpers.synthetic_runs import run, share, ticket
 
 from ltprompt.experiments.labels import cut_method_label, is_control, is_lottery, method_label, percent, place
 from ltprompt.experiments.records import RunSpec, TicketSpec

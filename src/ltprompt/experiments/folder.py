@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ltprompt.errors import FileFormatError, InputError
 from ltprompt.experiments.records import RECORD_FORMAT, Results, RunRecord, TicketRecord
-from ltprompt.files import (
+from ltprompt.files.artifacts import (
     GRID_FILE,
     GRID_LEDGER,
     GRID_PLAN,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ltprompt.experiments.records import RunSpec, TicketSpec
-from ltprompt.ticket import COMBINATIONS
+from ltprompt.tickets.ticket import COMBINATIONS
 
 BASELINES = ("ft", "dp", "sp", "mp")
 CONTROLS = ("random", "magnitude", "gradient", "fisher")

@@ -6,15 +6,29 @@ holds no time, no place and no machine: those stand in the ledger, so that equal
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ltprompt.files import canonical_json, sha256
+from ltprompt.files.artifacts import canonical_json, sha256
 
 RECORD_FORMAT = 1
 Setting = Literal["zero-shot", "in-language"]
+# What a report may hold, by the name that a grid asks for it.
+TABLES = {
+    "table1": "Table 1: zero-shot cross-lingual transfer",
+    "table2": "Table 2: AmericasNLI",
+    "table3": "Table 3: in-language prompting",
+}
+FIGURES = {
+    "figure2a": "Figure 2a: accuracy of strategies and layers",
+    "figure2b": "Figure 2b: accuracy of active ratios",
+    "figure3": "Figure 3: where the tickets lie",
+}
+# Roles of the objects that a run needs; a test table's is this and its language.
+TASK, TICKET, TRAIN, DEV, TEST = "task", "ticket", "train", "dev", "test/"
 
 
 class _Frozen(BaseModel):
@@ -89,6 +103,14 @@ class RunSpec(_Frozen):
             if named is not None:
                 del named["name"]
         return sha256(canonical_json(plain))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and what its worker needs for it. assets: role, such as ``train``, -> key of a shared object."""
+
+    spec: RunSpec
+    assets: Mapping[str, str]
 
 
 class LanguageResult(_Frozen):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ltprompt.errors import InputError, choices, nearest
+from ltprompt.files.text import existing_file, read_utf8, split_lines
 from ltprompt.tasks.task import Task
-from ltprompt.textfile import existing_file, read_utf8, split_lines
 
 Record = tuple[str, Mapping[str, Any]]  # where it stands, for messages, and its columns
 

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ltprompt.errors import InputError, choices
-from ltprompt.textfile import read_utf8
-from ltprompt.yamlfile import parse_yaml
+from ltprompt.files.text import read_utf8
+from ltprompt.files.yaml import parse_yaml
 
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"

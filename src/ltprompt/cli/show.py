@@ -1,0 +1,136 @@
+"""Results as text for people: aligned tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ltprompt.terminal import table
+from ltprompt.tickets.ticket import COMBINATIONS
+
+if TYPE_CHECKING:
+    from ltprompt.classifier import Evaluation
+    from ltprompt.tasks.check import TableReport, TaskReport
+    from ltprompt.tickets.distribution import Comparison, Distribution, Part
+
+
+def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
+    """Return a ticket's size and its entries by layer (0 = embeddings) and by kind of module.
+
+    header: the ticket's strategy, ratio, scope and layers, and, unless they are ``delta`` and None, criterion and seed.
+    """
+    criterion, seed = header.get("criterion", "delta"), header.get("seed")
+    zero = "that never moved (score 0)" if criterion == "delta" else "of score 0"
+    lines = [
+        f"{found.entries:,} of {found.parameters:,} eligible parameters ({found.active_ratio:.2%}); "
+        f"strategy {header['strategy']}, ratio {header['ratio']:g}, scope {header['scope']}, layers {header['layers']}"
+        f", criterion {criterion}{'' if seed is None else f', seed {seed}'}",
+        *([] if criterion in COMBINATIONS else [f"entries {zero}: {found.zero_entries:,}"]),
+        "",
+        _parts("layer", {str(layer): part for layer, part in found.by_layer.items()}),
+        "",
+        _parts("module", found.by_kind),
+        "",
+        "layer 0: the embeddings; enrichment: share of the ticket over share of the parameters",
+    ]
+    return "\n".join(lines)
+
+
+def show_comparison(first: str, second: str, found: Comparison) -> str:
+    """Return the overlap of two tickets, as a whole and by layer."""
+    header = ["layer", "first", "second", "in both", "by chance", "IoU", "IoU by chance"]
+    parts = {"all": found.overall, **{str(layer): part for layer, part in found.by_layer.items()}}
+    rows = [
+        [
+            name,
+            f"{part.a:,}",
+            f"{part.b:,}",
+            f"{part.intersection:,}",
+            f"{part.chance_intersection:,.0f}",
+            f"{part.iou:.3f}",
+            f"{part.chance_iou:.3f}",
+        ]
+        for name, part in parts.items()
+    ]
+    return f"first: {first}\nsecond: {second}\n{table(header, rows)}"
+
+
+def show_evaluation(found: Evaluation) -> str:
+    """Return accuracy and macro-F1 by language, their means and the confusion matrices."""
+    rows = [
+        [language, str(part.size), f"{part.accuracy:.2%}", f"{part.macro_f1:.2%}"]
+        for language, part in found.by_language.items()
+    ]
+    mean = ["mean", "", f"{found.mean['accuracy']:.2%}", f"{found.mean['macro_f1']:.2%}"]
+    parts = [table(["language", "examples", "accuracy", "macro-F1"], [*rows, mean])]
+    for language, part in found.by_language.items():
+        confusion = [[gold, *map(str, row)] for gold, row in zip(found.labels, part.confusion, strict=True)]
+        parts.append(table([f"{language}: gold \\ predicted", *found.labels], confusion))
+    return "\n\n".join(parts)
+
+
+def show_task_report(found: TaskReport) -> str:
+    """Return a task as a tokenizer sees it: templates, label words and, by table, labels, lengths and splitting."""
+    blocks = [f"task {found.task} on the tokenizer of {found.backbone}; label words and pattern in {found.language!r}"]
+    for style, filled in found.templates.items():
+        tokens = " ".join(filled.tokens)
+        blocks.append(f"{style} template\n  {filled.text}\n  {len(filled.tokens)} tokens: {tokens}")
+    words = [[label, word.word, " ".join(word.pieces)] for label, word in found.words.items()]
+    blocks.append("\n".join([table(["label", "word", "scored by"], words), *(f"note: {note}" for note in found.notes)]))
+    if not found.tables:
+        return "\n\n".join([*blocks, "add --data TABLE for lengths, label counts and how your language is split"])
+    blocks.append("\n".join(f"{part.name}: {_rows_and_labels(part)}" for part in found.tables))
+    blocks.append(_lengths(found))
+    blocks.append(_splitting(found))
+    blocks.append("\n".join(f"{part.name}: {part.advice}" for part in found.tables))
+    return "\n\n".join(blocks)
+
+
+def _rows_and_labels(part: TableReport) -> str:
+    if part.labels is None:
+        return f"{part.rows:,} rows, read without labels"
+    counts = ", ".join(f"{label} {count:,}" for label, count in part.labels.items())
+    missing = [label for label, count in part.labels.items() if not count]
+    if missing:
+        verdict = f"no example of {', '.join(missing)}, so it cannot be trained on"
+    elif len(set(part.labels.values())) == 1:
+        verdict = "balanced"
+    else:
+        verdict = f"not balanced: {min(part.labels.values()):,} to {max(part.labels.values()):,} a class"
+    return f"{part.rows:,} rows; {counts} ({verdict})"
+
+
+def _lengths(found: TaskReport) -> str:
+    header = ["tokens a row, uncut", "min", "median", "95 %", "max", f"cut at {found.max_length}"]
+    rows = [
+        [
+            f"{part.name}, {style}",
+            *map(str, (length.minimum, length.median, length.percentile_95, length.maximum)),
+            f"{length.truncated:,} of {part.rows:,}",
+        ]
+        for part in found.tables
+        for style, length in part.lengths.items()
+    ]
+    return table(header, rows)
+
+
+def _splitting(found: TaskReport) -> str:
+    parts = [(part.name, part.splitting, part.times_english) for part in found.tables]
+    rows = [
+        [name, f"{part.words:,}", _two_digits(part.pieces_a_word), _two_digits(times), f"{part.unknown_share:.1%}"]
+        for name, part, times in [*parts, ("English (embedded)", found.english, 1.0)]
+    ]
+    return table(["how texts are split", "words", "pieces a word", "times English", "unknown"], rows)
+
+
+def _two_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _parts(name: str, parts: Mapping[str, Part]) -> str:
+    header = [name, "entries", "of ticket", "of parameters", "enrichment"]
+    rows = [
+        [key, f"{part.entries:,}", f"{part.share:.2%}", f"{part.parameter_share:.2%}", f"{part.enrichment:.2f}"]
+        for key, part in parts.items()
+    ]
+    return table(header, rows)

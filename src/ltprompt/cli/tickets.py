@@ -1,0 +1,179 @@
+"""Commands for tickets: cut, combine, inspect and compare them. Imports happen when a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ltprompt.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ltprompt.tickets.scores import Scores
+    from ltprompt.tickets.selection import Scope
+    from ltprompt.tickets.ticket import Ticket
+
+ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut, combine, inspect and compare tickets.")
+
+HEADER = ("strategy", "criterion", "seed", "ratio", "scope", "layers", "fingerprint")
+
+
+@ticket_app.command("cut")
+def ticket_cut(
+    scores_dir: Annotated[Path, typer.Argument(metavar="SCORES_DIR", help="folder that `scores --out` wrote")],
+    ratio: Annotated[float, typer.Option(help="share of the eligible parameters, 0 to 1")],
+    out: Annotated[Path, typer.Option(help="ticket file to write, such as en-20.safetensors")],
+    scope: Annotated[str, typer.Option(help="rank across all layers (global) or within each (layer)")] = "global",
+    layers: Annotated[str, typer.Option(help="all, lower, middle, higher, or a list such as 5-8")] = "all",
+    select: Annotated[
+        str, typer.Option(help="criterion: delta (movement), random, magnitude, gradient or fisher")
+    ] = "delta",
+    seed: Annotated[int | None, typer.Option(min=0, help="of --select random [0]")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="of --select magnitude, gradient or fisher: where it now is, if it has moved")
+    ] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="of --select gradient or fisher: text file; may be repeated")
+    ] = None,
+    lines: Annotated[int | None, typer.Option(min=1, help="lines drawn from --text [2048]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
+    dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads [all cores]")] = None,
+) -> None:
+    """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
+    from ltprompt.tickets.scores import Scores, check_criterion
+    from ltprompt.tickets.selection import eligible_layers
+
+    check_criterion(select, seed=seed, backbone=backbone, text=text, lines=lines)
+    scores = Scores.load(scores_dir)
+    eligible_layers(scores.parameters, ratio=ratio, scope=scope, layers=layers)
+    if select == "random":
+        from ltprompt.stage1.criteria import find_criterion
+
+        scores = find_criterion(scores, select, seed=seed)
+    elif select != "delta":
+        scores = _scores_by(select, scores, scores_dir, backbone, text, lines, (device, dtype, threads))
+    found = scores.select(ratio, cast("Scope", scope), layers)
+    found.save(out)
+    if found.zero_entries:
+        what = "never moved (score 0)" if select == "delta" else "have score 0"
+        print(f"note: {found.zero_entries:,} of the ticket's {found.size:,} entries {what}", file=sys.stderr)
+    print(_written(found, out))
+
+
+@ticket_app.command("combine")
+def ticket_combine(
+    out: Annotated[Path, typer.Option(help="ticket file to write")],
+    union: Annotated[
+        list[Path] | None, typer.Option(help="ticket file, two or more: what stands in any of them")
+    ] = None,
+    intersect: Annotated[
+        list[Path] | None, typer.Option(help="ticket file, two or more: what stands in all of them")
+    ] = None,
+) -> None:
+    """Combine tickets of one backbone and strategy, such as those of two languages, into one."""
+    from ltprompt.tickets import ticket
+
+    if bool(union) == bool(intersect):
+        raise typer.BadParameter("give --union or --intersect, one of them")
+    files = union or intersect or []
+    if len(files) < 2:
+        raise typer.BadParameter("give two ticket files or more")
+    combine = ticket.union if union else ticket.intersection
+    found = combine([ticket.Ticket.load(file) for file in files])
+    found.save(out)
+    print(_written(found, out))
+
+
+@ticket_app.command("inspect")
+def ticket_inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
+    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    plot: Annotated[Path | None, typer.Option(help="write a bar chart by layer, PNG or PDF")] = None,
+) -> None:
+    """Show where a ticket's entries lie, by layer and by kind of module."""
+    from ltprompt.cli.show import show_distribution
+    from ltprompt.tickets.chart import draw_distribution
+    from ltprompt.tickets.distribution import distribution
+    from ltprompt.tickets.ticket import Ticket
+
+    ticket = Ticket.load(file)
+    found = distribution(ticket)
+    if plot is not None:
+        draw_distribution({file.stem: found}, plot)
+    header = {name: getattr(ticket, name) for name in HEADER}
+    print(_json(header | found.to_json()) if json_ else show_distribution(header, found))
+
+
+@ticket_app.command("compare")
+def ticket_compare(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
+    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+) -> None:
+    """Compare tickets pair by pair: overlap, and the overlap expected by chance."""
+    from itertools import combinations
+
+    from ltprompt.cli.show import show_comparison
+    from ltprompt.tickets.distribution import compare
+    from ltprompt.tickets.ticket import Ticket
+
+    if len(files) < 2:
+        raise typer.BadParameter("give two ticket files or more")
+    tickets = [(file, Ticket.load(file)) for file in files]
+    pairs = [((a, b), compare(x, y)) for (a, x), (b, y) in combinations(tickets, 2)]
+    if json_:
+        print(_json([{"files": [str(a), str(b)], **found.to_json()} for (a, b), found in pairs]))
+    else:
+        print("\n\n".join(show_comparison(str(a), str(b), found) for (a, b), found in pairs))
+
+
+def _scores_by(
+    criterion: str,
+    scores: Scores,
+    scores_dir: Path,
+    backbone: str | None,
+    text: Sequence[Path] | None,
+    lines: int | None,
+    hardware: tuple[str, str, int | None],
+) -> Scores:
+    """Return the scores by a criterion that reads the backbone: the one named, else that of the scores' record."""
+    from ltprompt.backbone.model import Backbone
+    from ltprompt.device import resolve
+    from ltprompt.stage1.corpus import read_lines
+    from ltprompt.stage1.criteria import LINES, find_criterion
+    from ltprompt.terminal import bar
+    from ltprompt.tickets.scores import read_origin
+
+    origin = read_origin(scores_dir)
+    name, revision = (origin.backbone, origin.revision) if backbone is None else (backbone, None)
+    if name is None:
+        raise InputError(f"{scores_dir} does not say which backbone its scores are of; name it with --backbone")
+    texts = None if text is None else read_lines(text)
+    compute = resolve(*hardware)
+    loaded = Backbone.from_pretrained(name, revision=revision, device=compute.device)
+    if texts is None:
+        return find_criterion(scores, criterion, backbone=loaded)
+    with bar(criterion, min(lines or LINES, len(texts)), "line") as advance:
+        return find_criterion(
+            scores,
+            criterion,
+            backbone=loaded,
+            texts=texts,
+            lines=lines,
+            max_length=origin.max_length,
+            compute=compute,
+            on_lines=advance,
+        )
+
+
+def _written(ticket: Ticket, out: Path) -> str:
+    return f"ticket of {ticket.size:,} entries ({ticket.active_ratio:.2%} of the eligible parameters) in {out}"
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Where the rows of a grid's runs come from."""

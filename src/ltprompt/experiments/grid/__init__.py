@@ -1,0 +1,1 @@
+"""What a grid asks for: its file, the runs that it comes to, their tickets and backbones."""

@@ -1,0 +1,1 @@
+"""Running a grid: who makes the runs, and what is finished."""

@@ -1,0 +1,1 @@
+"""Files: the atomic writer and the checked reader of artifacts, the user's text and YAML."""

@@ -1,0 +1,1 @@
+"""Packing: sequences without padding, and no rows that no one reads."""

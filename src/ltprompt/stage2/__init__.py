@@ -1,0 +1,1 @@
+"""Stage 2: what a few labelled examples train (paper, section 3.2)."""

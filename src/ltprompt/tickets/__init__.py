@@ -1,0 +1,1 @@
+"""Scores, and the tickets that are cut from them."""
