@@ -19,7 +19,6 @@ from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaForMaskedLM
 from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError, OutputError
-from ltprompt.merge import merge
 
 # What a user of the merged folder has: transformers alone. The filled template comes as text and as ids.
 STOCK = """
@@ -86,7 +85,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, boo
         kind, trained, tied = case
         folder = tmp_path_factory.mktemp(f"{kind}-{trained}-{tied}")
         classifier = toy_classifier(toy_backbone(kind, tied=tied), trained)
-        merge(classifier, folder / "merged")
+        classifier.merge(folder / "merged")
         ids, attention = filled(classifier)
         size = len(classifier.backbone.tokenizer)
         torch.save({"ids": added(ids, size), "attention": attention}, folder / "ids.pt")
@@ -165,7 +164,7 @@ def test_merging_leaves_theta(kind: str, trained: str, used: bool, tmp_path: Pat
     classifier = toy_classifier(toy_backbone(kind), trained)
     before = classifier.predict_proba(OTHER) if used else None
     tokens = len(classifier.backbone.tokenizer)
-    merge(classifier, tmp_path / "merged")
+    classifier.merge(tmp_path / "merged")
     assert_same_bits(classifier.backbone.model.state_dict(), theta(kind))
     assert len(classifier.backbone.tokenizer) == tokens
     assert (classifier.backbone.applied, classifier.backbone.kept_output) == (None, None)
@@ -179,13 +178,13 @@ def test_a_place_that_exists_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     for name in ("taken", "taken/mine.txt"):
         with pytest.raises(InputError, match="already exists"):
-            merge(classifier, tmp_path / name)
+            classifier.merge(tmp_path / name)
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "mine.txt"]
 
 
 def test_an_untrained_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not trained yet"):
-        merge(PromptClassifier(toy_backbone("bert"), "xnli", "sp", max_length=48), tmp_path / "merged")
+        PromptClassifier(toy_backbone("bert"), "xnli", "sp", max_length=48).merge(tmp_path / "merged")
     assert not list(tmp_path.iterdir())
 
 
@@ -195,7 +194,7 @@ def test_a_vocabulary_that_has_the_added_words_is_refused(tmp_path: Path) -> Non
     model = toy_model("bert")
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with pytest.raises(InputError, match="already has <p2>"):
-        merge(toy_classifier(Backbone(model, tokenizer)), tmp_path / "merged")
+        toy_classifier(Backbone(model, tokenizer)).merge(tmp_path / "merged")
     assert not list(tmp_path.iterdir())
 
 
@@ -204,7 +203,7 @@ def test_a_backbone_with_more_rows_than_tokens(tmp_path: Path) -> None:
     model.resize_token_embeddings(len(toy_tokenizer("bert")) + 9, mean_resizing=False)
     classifier = toy_classifier(Backbone(model, toy_tokenizer("bert")), "sp")
     expected = classifier.predict_proba(OTHER)
-    merge(classifier, tmp_path / "merged")
+    classifier.merge(tmp_path / "merged")
     stock = Backbone.from_pretrained(tmp_path / "merged")
     ids, attention = filled(classifier)
     logits = stock.model(input_ids=added(ids, len(toy_tokenizer("bert"))), attention_mask=attention).logits.detach()
@@ -222,7 +221,7 @@ def test_nothing_is_left_where_the_disk_is_full(failing: str, tmp_path: Path, mo
 
     monkeypatch.setattr(*((Path, "replace") if failing == "replace" else ("ltprompt.merge.save_file",)), full)
     with pytest.raises(OutputError, match=r"cannot write .*merged: .*[Nn]o space left"):
-        merge(classifier, tmp_path / "merged")
+        classifier.merge(tmp_path / "merged")
     assert not list(tmp_path.iterdir())
     assert_same_bits(classifier.backbone.model.state_dict(), theta("bert"))
 
@@ -232,7 +231,7 @@ def test_the_shown_template_with_a_real_vocabulary(tmp_path: Path) -> None:
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
     config = XLMRobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=66, type_vocab_size=1, **sizes)
     classifier = toy_classifier(Backbone(XLMRobertaForMaskedLM(config), tokenizer), "prompt-only", epochs=1)
-    merge(classifier, tmp_path / "merged")
+    classifier.merge(tmp_path / "merged")
     row = {"premise": "Two dogs, one of them black, run", "hypothesis": "They aren't asleep"}
     text = AutoTokenizer.from_pretrained(tmp_path / "merged")(readme_text(tmp_path / "merged", row))["input_ids"]
     example = classifier.template.encode([(row["premise"], row["hypothesis"])])[0]
@@ -242,5 +241,5 @@ def test_the_shown_template_with_a_real_vocabulary(tmp_path: Path) -> None:
 def test_a_fine_tuned_classifier_cannot_be_merged_and_nothing_is_written(tmp_path: Path) -> None:
     classifier = toy_classifier(toy_backbone("bert"), "ft")
     with pytest.raises(InputError, match="method 'ft' has a classifier of its own"):
-        merge(classifier, tmp_path / "out")
+        classifier.merge(tmp_path / "out")
     assert not (tmp_path / "out").exists()

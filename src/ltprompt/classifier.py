@@ -19,6 +19,7 @@ from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute, resolve, seeded
 from ltprompt.errors import InputError
 from ltprompt.files.artifacts import SCORES_CHECKPOINT, canonical_json, sha256
+from ltprompt.merge import merge
 from ltprompt.settings import ScoresSettings, TrainSettings
 from ltprompt.stage1.corpus import TokenizedCorpus, text_sha256
 from ltprompt.stage1.masking import split_lines
@@ -239,6 +240,23 @@ class PromptClassifier:
     def save_pretrained(self, directory: str | Path) -> None:
         """Save the adapter; `from_pretrained` loads it again."""
         self._trained().save(Path(directory))
+
+    def merge(self, out: str | Path) -> None:
+        """Write adapter and backbone as one plain Hugging Face folder (see `merge.merge`).
+
+        Raises `InputError` for a classifier that is not trained, and for a method with a classifier of its own.
+        """
+        adapter, verbaliser = self._trained(), self.reader.verbaliser
+        if verbaliser is None:
+            raise InputError(
+                f"an adapter of method {self.method.name!r} has a classifier of its own, which a masked language "
+                "model cannot hold; use it with `ltprompt predict`, or train with a prompting method"
+            )
+        parts = self.task.template_for(self.method.style, self.language)
+        merge(
+            self.backbone, adapter, out,
+            task=self.task, parts=parts, verbaliser=verbaliser, max_length=self.settings.max_length,
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,44 @@ from torch import Tensor
 
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone.model import Backbone
-from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError
 from ltprompt.files.artifacts import atomic_folder
+from ltprompt.tasks import Task
 from ltprompt.tasks.verbaliser import Verbaliser
 
 # An added word must never be predicted: it stands in the input only. Small enough for fp16, too low for any softmax.
 NEVER = -1e4
 
 
-def merge(classifier: PromptClassifier, out: str | Path) -> None:
-    """Write a trained classifier as a folder that stock `from_pretrained` loads with nothing missing.
+def merge(
+    backbone: Backbone,
+    adapter: Adapter,
+    out: str | Path,
+    *,
+    task: Task,
+    parts: Sequence[str],
+    verbaliser: Verbaliser,
+    max_length: int,
+) -> None:
+    """Write backbone and adapter as a folder that stock `from_pretrained` loads with nothing missing.
 
     The n vectors of the folded prompt become n added words <p1> ... <pn>. Where the adapter moved the input embeddings
     of a tied backbone alone, the output matrix and its bias are written out. README.md in the folder shows template and
-    label words. Raises `InputError` where `out` exists, `OutputError` where it cannot be written.
+    label words. parts: of the template, as `Task.template_for` gives them. max_length: tokens of a filled template.
+    Raises `InputError` where `out` exists, `OutputError` where it cannot be written.
     """
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} already exists; choose another folder or delete it")
-    if classifier.adapter is None:
-        raise InputError("this classifier is not trained yet; call fit first or load one with from_pretrained")
-    if classifier.reader.verbaliser is None:
-        raise InputError(
-            f"an adapter of method {classifier.method.name!r} has a classifier of its own, which a masked language "
-            "model cannot hold; use it with `ltprompt predict`, or train with a prompting method"
-        )
-    with atomic_folder(out) as folder:
-        _write(classifier, classifier.adapter, classifier.reader.verbaliser, folder)
-
-
-def _write(classifier: PromptClassifier, adapter: Adapter, verbaliser: Verbaliser, folder: Path) -> None:
-    backbone = classifier.backbone
     words = [f"<p{number + 1}>" for number in range(len(adapter.prompt))]
+    with atomic_folder(out) as folder:
+        _write(backbone, adapter, words, folder)
+        page = _readme(task, parts, verbaliser, words, backbone.tokenizer.mask_token, max_length)
+        (folder / "README.md").write_text(page, encoding="utf-8")
+
+
+def _write(backbone: Backbone, adapter: Adapter, words: list[str], folder: Path) -> None:
+    """Write weights, configuration and tokenizer. words: those that stand for the prompt's vectors."""
     tokenizer = copy.deepcopy(backbone.tokenizer)
     taken = set(words) & set(tokenizer.get_vocab())
     if taken:
@@ -66,7 +72,6 @@ def _write(classifier: PromptClassifier, adapter: Adapter, verbaliser: Verbalise
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "README.md").write_text(_readme(classifier, verbaliser, words), encoding="utf-8")
 
 
 def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor | None) -> dict[str, Tensor]:
@@ -120,11 +125,11 @@ def _longer(value: Tensor, size: int, fill: float) -> Tensor:
     return longer
 
 
-def _readme(classifier: PromptClassifier, verbaliser: Verbaliser, words: list[str]) -> str:
-    task, template = classifier.task, classifier.template
-    style, language = classifier.method.style, classifier.language
-    parts = ["".join(words) if part == "{prompt}" else part for part in task.template_for(style, language)]
-    shown = " ".join(parts).replace("{mask}", classifier.backbone.tokenizer.mask_token)
+def _readme(
+    task: Task, parts: Sequence[str], verbaliser: Verbaliser, words: list[str], mask: str, max_length: int
+) -> str:
+    filled = ["".join(words) if part == "{prompt}" else part for part in parts]
+    shown = " ".join(filled).replace("{mask}", mask)
     rows: list[Any] = [
         f"| {label} | {word} | {list(ids)} |"
         for label, word, ids in zip(verbaliser.labels, verbaliser.words, verbaliser.piece_ids, strict=True)
@@ -133,8 +138,8 @@ def _readme(classifier: PromptClassifier, verbaliser: Verbaliser, words: list[st
         [
             f"# A masked language model with a merged prompt for the task {task.name}",
             "",
-            f"Template: `{shown}`, at most {classifier.settings.max_length} tokens; only the text fields are cut.",
-            *([f"Prompt slots: {template.prompt_length}, as the added words {', '.join(words)}."] if words else []),
+            f"Template: `{shown}`, at most {max_length} tokens; only the text fields are cut.",
+            *([f"Prompt slots: {len(words)}, as the added words {', '.join(words)}."] if words else []),
             *(["Trailing ASCII punctuation of each text field is stripped first."] if task.strip_punctuation else []),
             "",
             "| label | word | ids whose mean logit at the mask scores it |",

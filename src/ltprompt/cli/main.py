@@ -226,10 +226,8 @@ def merge(
     threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
-    from ltprompt.merge import merge as merge_into
-
     classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
-    merge_into(classifier, out_dir)
+    classifier.merge(out_dir)
     _say(f"merged model in {out_dir}; README.md there says how to use it")
 
 
