@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ltprompt.cli.options import Device, Dtype
+
 if TYPE_CHECKING:
     from ltprompt.experiments.records import RunSpec
     from ltprompt.experiments.run.driver import Plan, Ran
@@ -35,8 +37,8 @@ def grid(
         float | None,
         typer.Option(min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker [all cores, shared out]")] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""

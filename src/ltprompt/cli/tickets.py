@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ltprompt.cli.options import Device, Dtype, Json, Threads
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def ticket_cut(
         list[Path] | None, typer.Option(help="of --select gradient or fisher: text file; may be repeated")
     ] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="lines drawn from --text [2048]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads [all cores]")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
 ) -> None:
     """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
     from ltprompt.tickets.scores import Scores, check_criterion
@@ -93,7 +94,7 @@ def ticket_combine(
 @ticket_app.command("inspect")
 def ticket_inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    json_: Json = False,
     plot: Annotated[Path | None, typer.Option(help="write a bar chart by layer, PNG or PDF")] = None,
 ) -> None:
     """Show where a ticket's entries lie, by layer and by kind of module."""
@@ -113,7 +114,7 @@ def ticket_inspect(
 @ticket_app.command("compare")
 def ticket_compare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Compare tickets pair by pair: overlap, and the overlap expected by chance."""
     from itertools import combinations
