@@ -543,18 +543,6 @@ def test_the_installed_program_says_the_same(place: Path) -> None:
     assert json.loads(found.stdout)["fingerprint"] == toy_ticket(Backbone.from_pretrained("model")).fingerprint
 
 
-def test_a_list_behind_text_or_data_stands_for_repeated_flags() -> None:
-    spelt = cli._repeated(["scores", "mini", "--text", "a", "b", "--out", "s"])
-    assert spelt == ["scores", "mini", "--text", "a", "--text", "b", "--out", "s"]
-    assert cli._repeated(["evaluate", "a", "--data", "en=x", "sw=y"])[-2:] == ["--data", "sw=y"]
-    assert cli._repeated(["task", "check", "t", "--data", "x", "y", "--json"])[-3:] == ["--data", "y", "--json"]
-
-
-@pytest.mark.parametrize("arguments", [["evaluate", "--data", "en=x", "a"], ["task", "check", "--data", "x", "t"], []])
-def test_an_argument_behind_the_list_is_left_alone(arguments: list[str]) -> None:
-    assert cli._repeated(arguments) == arguments
-
-
 @pytest.fixture
 def default_sigterm() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)

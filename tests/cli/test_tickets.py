@@ -233,15 +233,6 @@ def test_bad_usage_ends_with_2(command: list[str], run: Run, place: Path) -> Non
     assert files(place) == before
 
 
-def test_a_list_behind_a_flag_of_the_ticket_commands_stands_for_repeated_flags() -> None:
-    spelt = cli._repeated(["ticket", "combine", "--union", "a", "b", "--out", "u"])
-    assert spelt == ["ticket", "combine", "--union", "a", "--union", "b", "--out", "u"]
-    assert cli._repeated(["ticket", "combine", "--intersect", "a", "b"])[-2:] == ["--intersect", "b"]
-    assert cli._repeated(["ticket", "cut", "s", "--text", "a", "b"])[-2:] == ["--text", "b"]
-    before_the_scores = ["ticket", "cut", "--text", "a", "s"]
-    assert cli._repeated(before_the_scores) == before_the_scores
-
-
 def test_the_commands_are_listed_and_a_plain_cut_runs_without_heavy_imports(place: Path) -> None:
     code = (
         "import sys, ltprompt.cli.main\n"

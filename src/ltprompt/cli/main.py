@@ -6,14 +6,13 @@ import os
 import signal
 import sys
 import threading
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ltprompt.cli.grids import grid, report
-from ltprompt.cli.options import Device, Dtype, Threads
+from ltprompt.cli.options import Command, Device, Dtype, Threads
 from ltprompt.cli.stages import evaluate, merge, predict, scores, train
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
@@ -30,12 +29,12 @@ app = typer.Typer(
 app.add_typer(ticket_app, name="ticket")
 app.add_typer(task_app, name="task")
 for command in (scores, train, evaluate, predict, merge, split, grid, report):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 and the number of the signal
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[Path, typer.Option(help="folder for everything that the demonstration makes")] = Path(
         "ltprompt-demo"
@@ -60,7 +59,7 @@ def main() -> int:
     if in_charge and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as whoever started it may have it
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:]
-    arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="ltprompt")
@@ -76,21 +75,3 @@ def main() -> int:
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         return 1
     return 0
-
-
-def _repeated(arguments: list[str]) -> list[str]:
-    """Let `--text A B` and `--data en=A sw=B` stand for the flag before each: a shell's wildcard gives such a list.
-
-    Only behind the command's own arguments, which could not be told from such a list's last ones.
-    """
-    words = len(list(takewhile(lambda argument: not argument.startswith("-"), arguments)))
-    if words < (3 if arguments[:1] == ["task"] or arguments[:2] == ["ticket", "cut"] else 2):
-        return arguments
-    spelt, flag = arguments[:words], ""
-    for argument in arguments[words:]:
-        if argument.startswith("-"):
-            flag = argument if argument in ("--text", "--data", "--union", "--intersect") else ""
-        elif flag and spelt[-1] != flag:
-            spelt.append(flag)
-        spelt.append(argument)
-    return spelt

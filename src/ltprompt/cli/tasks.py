@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from ltprompt.cli.options import Json, Language, Revision, TaskName
+from ltprompt.cli.options import Command, Json, Language, Revision, TaskName
 from ltprompt.errors import InputError
 
 task_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a task, or start one of your own.")
 
 
-@task_app.command("check")
+@task_app.command("check", cls=Command)
 def task_check(
     task: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="task file .yaml, or xnli, americasnli")],
     data: Annotated[list[Path] | None, typer.Option(help="table to look at; may be repeated")] = None,
@@ -47,7 +47,7 @@ def task_check(
     print(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if json_ else show_task_report(found))
 
 
-@task_app.command("new")
+@task_app.command("new", cls=Command)
 def task_new(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="task file to write")],
     pairs: Annotated[bool, typer.Option("--pairs/--single", help="two texts an example, or one")] = True,

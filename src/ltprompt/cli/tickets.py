@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ltprompt.cli.options import Device, Dtype, Json, Threads
+from ltprompt.cli.options import Command, Device, Dtype, Json, Threads
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut,
 HEADER = ("strategy", "criterion", "seed", "ratio", "scope", "layers", "fingerprint")
 
 
-@ticket_app.command("cut")
+@ticket_app.command("cut", cls=Command)
 def ticket_cut(
     scores_dir: Annotated[Path, typer.Argument(metavar="SCORES_DIR", help="folder that `scores --out` wrote")],
     ratio: Annotated[float, typer.Option(help="share of the eligible parameters, 0 to 1")],
@@ -67,7 +67,7 @@ def ticket_cut(
     print(_written(found, out))
 
 
-@ticket_app.command("combine")
+@ticket_app.command("combine", cls=Command)
 def ticket_combine(
     out: Annotated[Path, typer.Option(help="ticket file to write")],
     union: Annotated[
@@ -91,7 +91,7 @@ def ticket_combine(
     print(_written(found, out))
 
 
-@ticket_app.command("inspect")
+@ticket_app.command("inspect", cls=Command)
 def ticket_inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
     json_: Json = False,
@@ -111,7 +111,7 @@ def ticket_inspect(
     print(_json(header | found.to_json()) if json_ else show_distribution(header, found))
 
 
-@ticket_app.command("compare")
+@ticket_app.command("compare", cls=Command)
 def ticket_compare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
     json_: Json = False,
