@@ -70,7 +70,7 @@ def test_threads() -> None:
     resolve("cpu", "fp32")
     assert torch.get_num_threads() == 1
     for wrong in (0, -2):
-        with pytest.raises(InputError, match=f"--threads {wrong} is not a positive number"):
+        with pytest.raises(InputError, match=f"`threads` {wrong} is not a positive number"):
             resolve("cpu", "fp32", threads=wrong)
 
 

@@ -66,7 +66,7 @@ def find_scores(
     checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
     if checkpoint is not None and checkpoint.exists() and not resume:
         raise InputError(
-            f"{out} holds the checkpoint of an unfinished run; add --resume to go on, or delete {checkpoint}"
+            f"{out} holds the checkpoint of an unfinished run; give `resume` to go on, or delete {checkpoint}"
         )
     movement = find_movement(
         backbone,
@@ -378,16 +378,16 @@ def check_place(out: str | Path, file: str, what: str) -> None:
     """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
     out = Path(out)
     if (out / file).exists():
-        raise InputError(f"{out} already holds {what}; use it, choose another --out, or delete it")
+        raise InputError(f"{out} already holds {what}; use it, choose another `out`, or delete it")
     nearest = next(place for place in (out, *out.parents) if place.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another --out")
+        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another `out`")
 
 
 def check_ticket_given(method: Method, ticket: object) -> None:
     """Raise `InputError` where a method that trains a ticket has none."""
     if method.trains == "ticket" and ticket is None:
-        raise InputError(f"method {method.name!r} trains a ticket; give one with --ticket, or use method 'prompt-only'")
+        raise InputError(f"method {method.name!r} trains a ticket; give one as `ticket`, or use method 'prompt-only'")
 
 
 def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -> Ticket | None:

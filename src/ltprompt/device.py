@@ -69,7 +69,7 @@ def resolve(device: str = "auto", dtype: str = "auto", threads: int | None = Non
     """
     if threads is not None:
         if threads < 1:
-            raise InputError(f"--threads {threads} is not a positive number; leave it out to use all cores")
+            raise InputError(f"`threads` {threads} is not a positive number; leave it out to use all cores")
         torch.set_num_threads(threads)
     place = torch.device(_available() if device == "auto" else _checked(device))
     if place.type == "cpu":

@@ -28,7 +28,7 @@ class Settings(BaseModel):
             if first["type"] == "extra_forbidden":
                 raise InputError(f"unknown setting {name!r}: {choices(name, cls.model_fields)}") from error
             reason = first["msg"][0].lower() + first["msg"][1:]
-            raise InputError(f"{name.replace('_', '-')} cannot be {first['input']!r}: {reason}") from error
+            raise InputError(f"`{name}` cannot be {first['input']!r}: {reason}") from error
 
 
 class ScoresSettings(Settings):

@@ -427,7 +427,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "loss not finite": (nothing, [*LTP[:-4], "--lr", "1e30"], r"loss became nan at step 2; .*Lower --lr"),
     "loss not finite in stage 1": (nothing, [*SCORES, "--lr", "1e30"], r"loss became \w+ at step \d; .*Lower --lr"),
     "weights not finite": (infinite, SP, "model has weights that are not finite"),
-    "ltp without a ticket": (nothing, BASE, r"give one with --ticket, or use method 'prompt-only'"),
+    "ltp without a ticket": (nothing, BASE, r"give one as --ticket, or use method 'prompt-only'"),
     "a ticket for sp": (nothing, [*SP, "--ticket", "t30.safetensors"], "takes no ticket"),
     "setting out of range": (nothing, [*SP, "--lr", "-1"], "lr cannot be -1"),
     "strategy unknown": (nothing, [*SCORES, "--strategy", "coupled"], "strategy cannot be 'coupled'"),

@@ -1,18 +1,30 @@
 from __future__ import annotations
 
+import ast
 import importlib.metadata
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from helpers.command_line import Run
+from helpers.command_line import Result, Run
 
 import ltprompt
+from ltprompt.backbone.model import load_tokenizer
+from ltprompt.classifier import check_place, check_ticket_given
 from ltprompt.cli import main as cli
 from ltprompt.cli.options import Command, name_flags, spell_lists
-from ltprompt.errors import InputError
+from ltprompt.device import resolve
+from ltprompt.errors import LtpError
+from ltprompt.files.artifacts import ADAPTER_RECORD
+from ltprompt.settings import TrainSettings
+from ltprompt.stage2.methods import find_method
+from ltprompt.tasks import load_task, read_rows
+from ltprompt.tasks.check import report_task
+from ltprompt.tasks.splits import draw
+from ltprompt.tickets.scores import check_criterion
 
 GROUP = typer.main.get_command(cli.app)
 
@@ -63,7 +75,7 @@ def test_every_command_takes_lists_and_renders_errors() -> None:
 )
 def test_a_list_of_texts(line: str) -> None:
     found = parsed(*line.split())
-    assert (found["backbone"], found["text"], found["out"]) == ("mini", [Path(name) for name in "abc"], Path("s"))
+    assert (found["backbone"], found["texts"], found["out"]) == ("mini", [Path(name) for name in "abc"], Path("s"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_a_list_of_tickets_of_a_command_without_arguments(flag: str) -> None:
 @pytest.mark.parametrize("line", ["S --text a b --ratio -1", "--ratio -1 --text a b S", "--text a b --ratio -1 S"])
 def test_a_value_that_looks_like_a_flag_ends_no_command_line(line: str) -> None:
     found = parsed("ticket", "cut", *line.split(), "--out", "t")
-    assert (found["scores_dir"], found["text"], found["ratio"]) == (Path("S"), [Path("a"), Path("b")], -1)
+    assert (found["scores_dir"], found["texts"], found["ratio"]) == (Path("S"), [Path("a"), Path("b")], -1)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +135,100 @@ def test_words_without_a_list_are_left_as_they_are() -> None:
     words = ["mini", "--text", "a", "--unheard", "b", "-", "--", "--text", "c", "d"]
     assert spell_lists(words, COMMANDS[("scores",)].params) == words
     assert spell_lists([], COMMANDS[("scores",)].params) == []
+
+
+# Errors: below the command line they name fields, and a command renders those that are its own.
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "shown"),
+    [
+        ("train", "raise `max_length` to 12", "raise --max-length to 12"),
+        ("train", "lower `lr` or `prompt_lr`", "lower --lr or --prompt-lr"),
+        ("train", "another `backbone`, a `ticket`", "another BACKBONE, a --ticket"),
+        ("scores", "give `resume` or `texts`", "give --resume or --text"),
+        ("ticket cut", "no `criterion`, `texts`, `backbone`", "no --select, --text, --backbone"),
+        ("evaluate", "`data`, `adapter_dir`", "--data, ADAPTER_DIR"),
+        ("grid", "`max_length` 12; `gpus`, `out`", "`max_length` 12; --gpus-per-worker, --out"),
+        ("report", "name one that `ltprompt grid` filled", "name one that `ltprompt grid` filled"),
+    ],
+)
+def test_fields_are_shown_as_the_command_has_them(command: str, text: str, shown: str) -> None:
+    assert name_flags(text, COMMANDS[tuple(command.split())].params) == shown
+
+
+TRAIN = ["train", "mini", "--task", "xnli", "--train", "t.tsv", "--out", "full"]
+NOTHING = dict.fromkeys(("seed", "backbone", "texts", "lines"))
+
+SAID: dict[str, tuple[Callable[[], object], list[str], dict[str, str]]] = {
+    "a setting": (
+        lambda: TrainSettings.of(max_length=0), [*TRAIN, "--max-length", "0"], {"max_length": "--max-length"},
+    ),
+    "a template": (
+        lambda: report_task(
+            load_task("xnli"), load_tokenizer("mini"), backbone="mini", language="en", prompt_length=4, max_length=8
+        ),
+        ["task", "check", "xnli", "--max-length", "8"], {"max_length": "--max-length"},
+    ),
+    "a place": (lambda: check_place("full", ADAPTER_RECORD, "an adapter"), TRAIN, {"out": "--out"}),
+    "a ticket": (
+        lambda: check_ticket_given(find_method("ltp"), None), [*TRAIN[:-1], "new"], {"ticket": "--ticket"},
+    ),
+    "threads": (lambda: resolve(threads=0), ["demo", "--threads", "0"], {"threads": "--threads"}),
+    "shots": (
+        lambda: draw(read_rows("t.tsv", load_task("xnli")), load_task("xnli"), shots=2, dev_shots=1, seed=0),
+        ["split", "t.tsv", "--task", "xnli", "--shots", "2", "--dev-shots", "1", "--out", "new"],
+        {"shots": "--shots", "dev_shots": "--dev-shots"},
+    ),
+    "texts": (
+        lambda: check_criterion("gradient", **NOTHING),
+        ["ticket", "cut", "s", "--ratio", "0.2", "--select", "gradient", "--out", "new"], {"texts": "--text"},
+    ),
+    "a seed": (
+        lambda: check_criterion("delta", **NOTHING | {"seed": 1}),
+        ["ticket", "cut", "s", "--ratio", "0.2", "--seed", "1", "--out", "new"], {"seed": "--seed"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_one_error_names_fields_to_the_library_and_flags_to_a_command(
+    case: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.tsv").write_text("premise\thypothesis\tlabel\na\tb\tneutral\nc\td\tentailment\ne\tf\tcontradiction\n")
+    Path("full").mkdir()
+    Path("full", ADAPTER_RECORD).touch()
+    call, command, flags = SAID[case]
+    with pytest.raises(LtpError) as error:
+        call()
+    text = str(error.value)
+    assert "--" not in text
+    for field, flag in flags.items():
+        assert f"`{field}`" in text
+        text = text.replace(f"`{field}`", flag)
+    assert run(*command) == Result(1, "", f"error: {text}\n")
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The texts in a module, the documentation left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def test_texts_below_the_command_line_name_no_flags_and_only_fields_that_commands_know() -> None:
+    package = Path(ltprompt.__file__).parent
+    known = {parameter.name for command in COMMANDS.values() for parameter in command.params}
+    fields = set()
+    for path in package.rglob("*.py"):
+        if package / "cli" not in path.parents:
+            for text in texts(path):
+                assert not re.search(r"(?<![\w-])--[a-z]", text), (path.name, text)
+                fields |= set(re.findall(r"`([a-z]\w*)`", text))
+    assert {"max_length", "lr", "out", "texts"} <= fields <= known
 
 
 def test_the_version_is_the_installed_one() -> None:

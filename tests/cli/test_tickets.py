@@ -180,13 +180,13 @@ def foreign(place: Path) -> None:
 
 
 UNION = ["ticket", "combine", "--union", "en.safetensors", "sw.safetensors", "--out", "new/u"]
-MISMATCH = "the scores are of the backbone [0-9a-f]{12}, this backbone is [0-9a-f]{12}; give the one"
+MISMATCH = "the scores are of the backbone [0-9a-f]{12}, this backbone is [0-9a-f]{12}; give the --backbone"
 BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "criterion unknown": (nothing, [*CUT, "--select", "gradiant"], "unknown criterion 'gradiant'; did you mean 'gradi"),
-    "no text": (nothing, GRADIENT[:-6], "'gradient' needs text to take gradients on; give some with --text"),
+    "no text": (nothing, GRADIENT[:-6], "'gradient' needs text to take gradients on; give some as --text"),
     "text missing": (nothing, [*GRADIENT, "--text", "absent.txt"], "absent.txt does not exist"),
     "seed with delta": (nothing, [*CUT, "--seed", "0"], "'delta' takes no seed; leave --seed out, or choose random"),
-    "text with random": (nothing, [*CUT, "--select", "random", "--text", "text.txt"], "'random' takes no text"),
+    "text with random": (nothing, [*CUT, "--select", "random", "--text", "text.txt"], "no texts; leave --text out"),
     "backbone with delta": (nothing, [*CUT, "--backbone", "model"], "'delta' takes no backbone"),
     "another backbone": (other_model, [*CUT, "--select", "magnitude"], MISMATCH),
     "another backbone named": (nothing, [*GRADIENT, "--backbone", "mini"], MISMATCH),

@@ -155,7 +155,7 @@ def test_a_truncated_checkpoint_is_refused(broken: Path) -> None:
 
 def test_without_resume_an_unfinished_run_is_kept(broken: Path) -> None:
     before = contents(broken)
-    with pytest.raises(InputError, match="add --resume to go on, or delete"):
+    with pytest.raises(InputError, match="give `resume` to go on, or delete"):
         find(toy_backbone("bert"), broken)
     assert contents(broken) == before
 
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_leaves_neither_scores_nor_changed_weights(tmp
     backbone = toy_backbone("bert")
     before = weights(backbone)
     for steps in (1, 9):
-        with pytest.raises(TrainingError, match=r"at step \d; nothing was written\. Lower --lr .*--dtype fp32"):
+        with pytest.raises(TrainingError, match=r"at step \d; nothing was written\. Lower `lr` .*`dtype` fp32"):
             find(backbone, tmp_path / "out", lr=1e38, steps=steps)
         assert not (tmp_path / "out").exists()
         assert weights(backbone) == before

@@ -33,9 +33,11 @@ def grid(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes on this machine, through Ray")] = None,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster: auto or host:port")] = None,
-    gpus_per_worker: Annotated[
+    gpus: Annotated[
         float | None,
-        typer.Option(min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"),
+        typer.Option(
+            "--gpus-per-worker", min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"
+        ),
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -45,7 +47,7 @@ def grid(
     from ltprompt.cli.watching import stage_one_bar
     from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
 
-    where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
+    where = Where(device, dtype, threads, workers, ray, gpus)
     plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note)
     for note in plan.notes:
         _note(note)

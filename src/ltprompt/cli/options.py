@@ -86,4 +86,4 @@ def name_flags(text: str, parameters: Sequence[Any]) -> str:
     parameters: click's, of the command that runs. A field that is none of them stays as it is: it is a grid's key.
     """
     names = {part.name: part.metavar if part.param_type_name == "argument" else part.opts[0] for part in parameters}
-    return _FIELD.sub(lambda found: str(names.get(found[1]) or found[0]), text)
+    return _FIELD.sub(lambda found: str(names.get(found[1], found[0])), text)

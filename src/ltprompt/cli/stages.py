@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 def scores(
     backbone: BackboneName,
-    text: Annotated[list[Path], typer.Option(help="text file, one sentence or paragraph a line; may be repeated")],
+    texts: Annotated[
+        list[Path], typer.Option("--text", help="text file, one sentence or paragraph a line; may be repeated")
+    ],
     out: Annotated[Path, typer.Option(help="folder for scores.safetensors and scores.json")],
     strategy: Annotated[str | None, typer.Option(help="decoupled, tied or frozen-embeddings [decoupled]")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the text [3]")] = None,
@@ -60,7 +62,7 @@ def scores(
         raise typer.BadParameter("give --steps or --epochs, not both")
     settings = ScoresSettings.of(**given, **_given(steps=steps, evaluate_every=evaluate_every, keep=keep, seed=seed))
     check_place(out, SCORES_TENSORS, "finished scores")
-    lines = read_lines(text)
+    lines = read_lines(texts)
     loaded, compute = _load(backbone, revision, device, dtype, threads)
     with stage_one_bar() as watcher:
         found = find_scores(loaded, lines, out, settings=settings, compute=compute, resume=resume, watcher=watcher)

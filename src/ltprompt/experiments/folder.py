@@ -106,7 +106,9 @@ class GridFolder:
         Raises `InputError` where no grid is in the folder, `FileFormatError` where its plan is damaged or newer.
         """
         if not self.plan.is_file():
-            raise InputError(f"{self.root} holds no grid ({GRID_PLAN} is not there); name the --out of `ltprompt grid`")
+            raise InputError(
+                f"{self.root} holds no grid ({GRID_PLAN} is not there); name one that `ltprompt grid` filled"
+            )
         data = read_json(self.plan, "the plan of a grid")
         _check_format(self.plan, data.get("format"), PLAN_FORMAT)
         return _parsed(self.plan, data, Plan)

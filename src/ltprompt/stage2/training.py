@@ -170,6 +170,6 @@ def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor:
 
 def _diverged(what: str, step: int, recipe: Recipe) -> str:
     return (
-        f"{what} at step {step}; nothing was written. Lower --lr (now {recipe.lr:g}) "
-        f"or --prompt-lr (now {recipe.prompt_lr:g}), or train with --dtype fp32"
+        f"{what} at step {step}; nothing was written. Lower `lr` (now {recipe.lr:g}) "
+        f"or `prompt_lr` (now {recipe.prompt_lr:g}), or train with `dtype` fp32"
     )

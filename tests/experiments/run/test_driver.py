@@ -374,7 +374,7 @@ def test_all_problems_with_the_data_are_listed_before_anything_runs(base: Path, 
         ({"methods": {"method": "lora", "size": 2.5}}, "size 2.5 does not suit method 'lora'"),
         ({"methods": {"method": "sp", "size": 8}}, "method 'sp' takes no size"),
         ({"max_length": 9999}, "max_length 9999 is outside 8 to"),
-        ({"max_length": 12}, "--max-length 12 is too short"),
+        ({"max_length": 12}, "`max_length` 12 is too short"),
         ({"methods": {"method": "ltp", "ticket": "mini-20"}}, "the ticket is for the backbone"),
         ({"methods": {"method": "ltp", "ticket": "no.safetensors"}}, "no.safetensors does not exist"),
         ({"scores": {"folder": "none"}}, "scores.folder: "),
@@ -495,5 +495,5 @@ def test_workers_share_gpus_or_have_none(
 
 
 def test_workers_on_cuda_without_a_gpu_are_refused() -> None:
-    with pytest.raises(InputError, match="--gpus-per-worker"):
+    with pytest.raises(InputError, match="give `gpus` of 1 or less"):
         _ = Where("cuda:0", workers=2, gpus=0).gpus_per_worker
