@@ -365,10 +365,10 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no text": ("fisher", {"texts": None}, "'fisher' needs text to take gradients on; give some as `texts`"),
     "no backbone": ("magnitude", {"backbone": None}, "'magnitude' needs the backbone that the scores were found with"),
     "a negative seed": ("random", {"seed": -1}, "the seed -1 is negative; give 0 or more"),
-    "no lines": ("gradient", {"lines": 0}, "lines 0 is not a positive number; leave it out for 2,048"),
+    "no lines": ("gradient", {"lines": 0}, "`lines` 0 is not a positive number; leave it out for 2,048"),
     "an empty text": ("gradient", {"texts": []}, "none of 0 lines gives a token"),
-    "no batch": ("gradient", {"batch_size": 0}, "batch_size 0 is not a positive number; leave it out for 8"),
-    "too long": ("gradient", {"max_length": 1000}, "max_length 1000 is outside 8 to "),
+    "no batch": ("gradient", {"batch_size": 0}, "`batch_size` 0 is not a positive number; leave it out for 8"),
+    "too long": ("gradient", {"max_length": 1000}, "`max_length` 1000 is outside 8 to "),
 }
 
 

@@ -281,7 +281,7 @@ def test_bf16_trains_fp32_masters(tmp_path: Path) -> None:
     assert 0.95 < torch.corrcoef(torch.stack(both))[0, 1] < 1
 
 
-@pytest.mark.parametrize(("length", "message"), [(7, "max_length 7 is outside 8 to 64"), (65, "outside 8 to 64")])
+@pytest.mark.parametrize(("length", "message"), [(7, "`max_length` 7 is outside 8 to 64"), (65, "outside 8 to 64")])
 def test_a_length_that_the_backbone_cannot_read_is_refused(length: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         find(toy_backbone("xlm-roberta"), tmp_path / "out", max_length=length)

@@ -205,7 +205,7 @@ def test_every_problem_is_found_at_once(tmp_path: Path) -> None:
     assert en.startswith(
         "data/en.tsv: different examples of 'entailment' number 4, but `shots` 16 and `dev_shots` 16 take"
     )
-    assert en.endswith("the largest possible is shots 2 with as many for dev")
+    assert en.endswith("the largest possible is `shots` 2 with as many for dev")
     assert sw.startswith(
         "data/sw.tsv: different examples of 'entailment' number 2, but `shots` 2 and `dev_shots` 2 take 4"
     )
