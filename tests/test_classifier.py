@@ -48,7 +48,7 @@ def by_hand(classifier: PromptClassifier, rows: list[dict[str, str]]) -> np.ndar
         (filled,) = classifier.template.encode([(row["premise"], row["hypothesis"])])
         ids = torch.from_numpy(filled.ids)
         words = model.get_input_embeddings()(ids.clamp_min(0)).detach()
-        words[ids < 0] = adapter.prompt[-ids[ids < 0] - 1]
+        words[ids < 0] = adapter.folded[-ids[ids < 0] - 1]
         logits = model(inputs_embeds=words[None]).logits[0, filled.read_at].detach()
         found.append(torch.stack([logits[ids].mean() for ids in pieces]).softmax(0).numpy())
     return np.stack(found)
@@ -117,7 +117,7 @@ def test_a_ticket_of_ratio_0_is_prompt_only() -> None:
     assert nothing.adapter is not None
     assert prompt_only.adapter is not None
     assert nothing.adapter.changes == prompt_only.adapter.changes == ()
-    assert torch.equal(bits(nothing.adapter.prompt), bits(prompt_only.adapter.prompt))
+    assert torch.equal(bits(nothing.adapter.folded), bits(prompt_only.adapter.folded))
 
 
 def test_a_ticket_of_ratio_1_changes_every_eligible_parameter_and_no_other() -> None:
@@ -131,7 +131,7 @@ def test_a_ticket_of_ratio_1_changes_every_eligible_parameter_and_no_other() -> 
 
 
 def test_equal_seeds_train_equal_adapters_and_others_do_not() -> None:
-    prompts = [toy_classifier(toy_backbone("bert", dropout=0.1), seed=seed).adapter.prompt for seed in (3, 3, 4)]  # type: ignore[union-attr]
+    prompts = [toy_classifier(toy_backbone("bert", dropout=0.1), seed=seed).adapter.folded for seed in (3, 3, 4)]  # type: ignore[union-attr]
     assert torch.equal(bits(prompts[0]), bits(prompts[1]))
     assert not torch.equal(prompts[0], prompts[2])
 

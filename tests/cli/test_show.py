@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ltprompt.classifier import Evaluation
 from ltprompt.cli.show import show_comparison, show_distribution, show_evaluation
-from ltprompt.stage2.forward import measure
+from ltprompt.stage2.measures import Evaluation, measure
 from ltprompt.terminal import table
 from ltprompt.tickets.distribution import Comparison, Distribution, Overlap, Part
 

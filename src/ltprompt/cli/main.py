@@ -70,11 +70,11 @@ def scores(
     threads: Threads = None,
 ) -> None:
     """Find the scores: fine-tune on text and measure how far every parameter moves (once for a backbone)."""
-    from ltprompt.classifier import check_place, find_scores
     from ltprompt.cli.watching import stage_one_bar
-    from ltprompt.files.artifacts import SCORES_TENSORS
+    from ltprompt.files.artifacts import SCORES_TENSORS, check_place
     from ltprompt.settings import ScoresSettings
     from ltprompt.stage1.corpus import read_lines
+    from ltprompt.stage1.find_scores import find_scores
 
     given = _given(strategy=strategy, epochs=epochs, batch_size=batch_size, lr=lr, l1=l1, max_length=max_length)
     if steps is not None and epochs is not None:
@@ -95,8 +95,18 @@ def train(
     train: Annotated[Path, typer.Option(help="labelled table: .tsv, .csv or .jsonl")],
     out: Annotated[Path, typer.Option(help="folder for the adapter")],
     method: Annotated[
-        str, typer.Option(help="ltp, prompt-only, ft, dp, sp, mp, bitfit, lora, shira or super-tuning")
-    ] = "ltp",
+        str | None, typer.Option(help="ltp, prompt-only, ft, dp, sp, mp, bitfit, lora, shira or super-tuning [ltp]")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="instead of --method: soft, discrete, mixed or plain (no template) [soft]")
+    ] = None,
+    trains: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of --method: ticket, nothing, everything, encoder, biases, lora, shira or super-tuning "
+            "[ticket]"
+        ),
+    ] = None,
     ticket: Annotated[Path | None, typer.Option(help="ticket file, or mini-20 or mini-75; needed by ltp")] = None,
     dev: Annotated[Path | None, typer.Option(help="labelled table that chooses the epoch")] = None,
     epochs: Annotated[int | None, typer.Option(help="[70; ft, dp, sp, mp: 50]")] = None,
@@ -122,10 +132,10 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a prompt, and the ticket's parameters, on a few labelled examples."""
-    from ltprompt.classifier import PromptClassifier, check_place, check_ticket_given
-    from ltprompt.files.artifacts import ADAPTER_RECORD
+    from ltprompt.classifier import PromptClassifier, check_ticket_given
+    from ltprompt.files.artifacts import ADAPTER_RECORD, check_place
     from ltprompt.settings import TrainSettings
-    from ltprompt.stage2.methods import find_method
+    from ltprompt.stage2.methods import choose_method
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.terminal import bar
     from ltprompt.tickets.ticket import Ticket
@@ -135,12 +145,13 @@ def train(
     settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
     check_place(out, ADAPTER_RECORD, "an adapter")
     found_task = load_task(task)
-    check_ticket_given(find_method(method), ticket)
+    chosen_method = choose_method(method, template, trains)
+    check_ticket_given(chosen_method, ticket)
     rows = read_rows(train, found_task)
     dev_rows = None if dev is None else read_rows(dev, found_task)
     chosen = None if ticket is None else Ticket.load(ticket)
     loaded, compute = _load(backbone, revision, device, dtype, threads)
-    classifier = PromptClassifier(loaded, found_task, method, chosen, compute=compute, settings=settings)
+    classifier = PromptClassifier(loaded, found_task, chosen_method.name, chosen, compute=compute, settings=settings)
     for note in classifier.notes:
         _warn(note)
 

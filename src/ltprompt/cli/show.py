@@ -9,7 +9,7 @@ from ltprompt.terminal import table
 from ltprompt.tickets.ticket import COMBINATIONS
 
 if TYPE_CHECKING:
-    from ltprompt.classifier import Evaluation
+    from ltprompt.stage2.measures import Evaluation
     from ltprompt.tasks.check import TableReport, TaskReport
     from ltprompt.tickets.distribution import Comparison, Distribution, Part
 

@@ -46,6 +46,16 @@ REPORT_CSV = "report.csv"
 REPORT_COMPARISONS = "comparisons.csv"
 
 
+def check_place(out: str | Path, file: str, what: str) -> None:
+    """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
+    out = Path(out)
+    if (out / file).exists():
+        raise InputError(f"{out} already holds {what}; use it, choose another --out, or delete it")
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another --out")
+
+
 def canonical_json(data: Any) -> str:
     """Return the one JSON text of `data`: sorted keys, no spaces, UTF-8 kept, NaN refused."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ltprompt.backbone.model import Backbone
-from ltprompt.classifier import find_scores
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.grid.backbones import Backbones
@@ -24,6 +23,7 @@ from ltprompt.files.artifacts import SCORES_CHECKPOINT, SCORES_TENSORS, canonica
 from ltprompt.settings import ScoresSettings
 from ltprompt.stage1.corpus import read_lines, text_sha256
 from ltprompt.stage1.criteria import find_criterion, random_scores
+from ltprompt.stage1.find_scores import find_scores
 from ltprompt.stage1.training import Watcher
 from ltprompt.stage1.weights import trainable
 from ltprompt.tickets.distribution import distribution

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ltprompt.classifier import Evaluation, Fit, PromptClassifier
+from ltprompt.classifier import Fit, PromptClassifier
 from ltprompt.device import resolve
 from ltprompt.errors import LtpError, MismatchError
 from ltprompt.experiments.data.sources import TestTable
@@ -16,7 +16,7 @@ from ltprompt.experiments.grid.plan import resolve_settings
 from ltprompt.experiments.records import DEV, TASK, TEST, TICKET, TRAIN, LanguageResult, RunResult, RunSpec
 from ltprompt.experiments.run.local import Outcome, Worker
 from ltprompt.settings import TrainSettings
-from ltprompt.stage2.forward import Measures
+from ltprompt.stage2.measures import Evaluation, Measures
 
 _OF_USER = ("epochs", "batch_size", "lr", "prompt_lr", "schedule", "prompt_length", "max_length", "language", "size")
 
