@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ltprompt.mlm import Step, Watcher
-from ltprompt.progress import Advance, bar
+from ltprompt.phases import Advance
+from ltprompt.progress import bar
 
 
 @contextmanager
