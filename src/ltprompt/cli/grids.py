@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ltprompt.experiments.run.driver import Plan, Ran
     from ltprompt.experiments.run.ledger import Counts
     from ltprompt.experiments.run.local import Kind, OnEvent
+    from ltprompt.terminal import Advance
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 GO_ON = "the same command goes on from here"
@@ -42,19 +43,25 @@ def grid(
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
     from ltprompt.cli.watching import stage_one_bar
     from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+    from ltprompt.experiments.run.ray_start import ray_ahead
+    from ltprompt.terminal import phase
 
-    where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
-    plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note)
-    for note in plan.notes:
-        _note(note)
-    if dry_run:
-        _list(plan)
-        return
-    try:
-        ran = run_grid(plan, where, on_event=_runs_bar)
-    except KeyboardInterrupt:
-        _note(GO_ON)
-        raise
+    with ray_ahead(None if dry_run or ray else workers, device):
+        with phase("loading the libraries"):
+            from ltprompt.cli.watching import stage_one_bar
+            from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+        where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
+        plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
+        for note in plan.notes:
+            _note(note)
+        if dry_run:
+            _list(plan)
+            return
+        try:
+            ran = run_grid(plan, where, on_event=_runs_bar)
+        except KeyboardInterrupt:
+            _note(GO_ON)
+            raise
     _conclude(ran, out)
 
 
@@ -89,12 +96,15 @@ def _runs_bar(total: int, first: int) -> Iterator[OnEvent]:
     """Yield what shows a grid's runs as a bar; `first` of them were finished before."""
     from ltprompt.terminal import bar
 
-    with bar("runs", total, "run", first) as advance:
+    with ExitStack() as stack:
+        opened: list[Advance] = []
 
         def hear(kind: Kind, spec: RunSpec, counts: Counts) -> None:
+            if not opened:  # with the first run, so that neither time nor rate counts what comes before
+                opened.append(stack.enter_context(bar("runs", total, "run", first)))
             ended = int(kind in ("finished", "failed"))
             failed = f", {counts.failed} failed" if counts.failed else ""
-            advance(ended, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
+            opened[0](ended, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
 
         yield hear
 

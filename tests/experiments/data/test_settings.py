@@ -51,6 +51,12 @@ def test_all_of_it_can_be_given() -> None:
         ({"train": TABLE, "test": {"draw_seed": 3}}, r"^data\.test: unknown key 'draw_seed'"),
         ({"test": {"files": "a.tsv"}}, r"^data\.train is missing; give it, such as train: {fewshot: FOLDER}"),
         ({"train": "splits"}, r"^data\.train must be keys with values, such as fewshot: FOLDER, found 'splits'"),
+        (
+            {"train": TABLE, "examples": 3, "sample": 5},
+            "^data: examples 3 keeps a table's first rows and sample 5 draws",
+        ),
+        ({"train": TABLE, "sample_seed": 1}, "^data: sample_seed goes with sample, such as sample: 100"),
+        ({"train": TABLE, "sample": 0}, r"^data\.sample cannot be 0: input should be greater"),
         ({"train": {}}, r"^data\.train needs exactly one of fewshot, table, hub, official; found none"),
         ({"train": TABLE | {"hub": "a/b"}}, r"^data\.train needs exactly one of .*; found table and hub"),
         ({"train": TABLE, "test": {}}, r"^data\.test needs exactly one of files, hub, official; found none"),

@@ -130,8 +130,9 @@ class DataSettings(_Section):
     """The ``data:`` section of a grid.
 
     train: what is trained on. test: what is tested on; without it, the rest of the table that was drawn from.
-    examples: how many of each test table's first rows are kept; all where it is None. languages: those tested on, the
-    task's own where it is None. source_language: what zero-shot runs train on, the task's default where it is None.
+    examples: how many of each test table's first rows are kept; all where it is None. sample: how many are kept that
+    are drawn instead, of each class its share, as `splits.sample` does by `sample_seed`. languages: those tested on,
+    the task's own where it is None. source_language: what zero-shot runs train on, the task's default where it is None.
     source_name: what tables call the training data, such as MultiNLI; the last name in its location where it is None.
     """
 
@@ -141,9 +142,22 @@ class DataSettings(_Section):
     train: TrainSource
     test: TestSource | None = None
     examples: Positive | None = None
+    sample: Positive | None = None
+    sample_seed: Annotated[int, Field(ge=0)] = 0
     languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     source_language: str | None = None
     source_name: str | None = None
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> DataSettings:
+        if self.examples is not None and self.sample is not None:
+            raise ValueError(
+                f"data: examples {self.examples} keeps a table's first rows and sample {self.sample} draws some; "
+                "give one of them"
+            )
+        if "sample_seed" in self.model_fields_set and self.sample is None:
+            raise ValueError("data: sample_seed goes with sample, such as sample: 100; add it or remove sample_seed")
+        return self
 
 
 def data_settings(given: Mapping[str, Any]) -> DataSettings:

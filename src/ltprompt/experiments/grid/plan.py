@@ -52,7 +52,8 @@ class Planner:
                 lambda key=(name, revision): self.backbones.fingerprint(*key), broken, name
             )  # fmt: skip
         sound = [wish for wish in wishes if not {wish.task, wish.backbone} & broken]
-        found += self._data_problems(sound)
+        with self.backbones.phase("reading the data"):
+            found += self._data_problems(sound)
         for ticket in dict.fromkeys(self._needed(sound, [one for one in tickets if one.backbone not in broken])):
             found += self.tickets.problems(ticket)
         found += self._method_problems(sound)

@@ -143,8 +143,8 @@ class Tickets:
 
     def _cut(self, wish: TicketWish) -> Ticket:
         scores = self._criterion(wish)
-        self.say(f"ticket {self.name(wish)}")
-        return scores.select(wish.ratio, wish.scope, wish.layers)
+        with self.backbones.phase(f"cutting ticket {self.name(wish)}"):
+            return scores.select(wish.ratio, wish.scope, wish.layers)
 
     def _criterion(self, wish: TicketWish) -> Scores:
         """Return the scores that a ticket is cut from; random ones need no stage 1."""
@@ -154,13 +154,14 @@ class Tickets:
         scores = self._find(wish)
         if wish.select == "delta":
             return scores
-        return find_criterion(
-            scores, wish.select,
-            backbone=self._backbone(wish) if wish.select in READ_WEIGHTS else None,
-            texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
-            compute=self.backbones.compute,
-            max_length=read_origin(self._scores_place(wish)).max_length,
-        )  # fmt: skip
+        backbone = self._backbone(wish) if wish.select in READ_WEIGHTS else None
+        with self.backbones.phase(f"scores by {wish.select}"):
+            return find_criterion(
+                scores, wish.select, backbone=backbone,
+                texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
+                compute=self.backbones.compute,
+                max_length=read_origin(self._scores_place(wish)).max_length,
+            )  # fmt: skip
 
     def _find(self, wish: TicketWish) -> Scores:
         place = self._scores_place(wish)

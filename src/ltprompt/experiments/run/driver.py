@@ -34,6 +34,7 @@ from ltprompt.experiments.run.on_ray import execute_on_ray
 from ltprompt.experiments.run.worker import GridWorker, WorkerMaker
 from ltprompt.files.artifacts import write_text
 from ltprompt.stage1.training import Watcher
+from ltprompt.terminal import Phase, no_phase
 
 StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 
@@ -115,19 +116,21 @@ class Plan:
 
 
 def plan_grid(
-    name: str, out: Path, where: Where, *, base: Path | None = None, stage_one: StageOne, say: Callable[[str], None]
-) -> Plan:
+    name: str, out: Path, where: Where, *, base: Path | None = None, stage_one: StageOne, say: Callable[[str], None],
+    phase: Phase = no_phase,
+) -> Plan:  # fmt: skip
     """Read a grid and check it against data and backbones; nothing runs and nothing is written.
 
     name: a file, or a shipped grid's name. base: folder that the grid's paths are seen from; without it the file's
-    own, for a shipped grid the current one. Raises `InputError` with all problems at once.
+    own, for a shipped grid the current one. phase: shows what is loaded and made, here and in `run_grid`. Raises
+    `InputError` with all problems at once.
     """
     text, folder = grid_text(name)
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
     compute = resolve(where.device, where.dtype, where.threads)
     place = base or folder or Path()
-    backbones = Backbones(compute, place)
+    backbones = Backbones(compute, place, phase)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
     planner = Planner(place, backbones, made)
     problems = planner.problems(wishes, tickets)
@@ -166,6 +169,7 @@ def _execute(
     return execute_on_ray(
         jobs, maker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear, workers=where.workers,
         address=where.ray, cpus_per_worker=where.threads, gpus_per_worker=where.gpus_per_worker,
+        phase=planner.backbones.phase,
     )  # fmt: skip
 
 
