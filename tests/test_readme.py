@@ -100,6 +100,10 @@ class Reader:
     def run_ltprompt(self, arguments: list[str]) -> str:
         if HUB in arguments:
             arguments = [str(self.toy) if word == HUB else word for word in arguments] + SMALL[arguments[0]]
+        return self.call(arguments)
+
+    def call(self, arguments: list[str]) -> str:
+        """Run a command of ltprompt in this process."""
         self.patch.setattr(sys, "argv", ["ltprompt", *arguments])
         with redirect_stdout(StringIO()) as printed:
             status = cli.main()
