@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltprompt.cli.grids import grid, report
+from ltprompt.cli.streams import delivered
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
 from ltprompt.errors import InputError, LtpError
@@ -261,14 +262,19 @@ def demo(
 def main() -> int:
     """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage, 130 by Ctrl-C.
 
-    SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does.
+    SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does. 141: whoever read the output
+    stopped reading, as `head` does.
     """
     in_charge = threading.current_thread() is threading.main_thread()
     if in_charge and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as whoever started it may have it
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    return delivered(_run)
+
+
+def _run() -> int:
     debug = "--debug" in sys.argv[1:]
     arguments = _repeated([argument for argument in sys.argv[1:] if argument != "--debug"])
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="ltprompt")
     except SystemExit as end:
