@@ -81,7 +81,7 @@ def test_an_error_names_the_setting_its_value_and_the_range(
 
 @pytest.mark.parametrize("kind", [ScoresSettings, TrainSettings])
 def test_an_unknown_setting_is_refused_with_the_known_ones(kind: type[Settings]) -> None:
-    with pytest.raises(InputError, match=r"^unknown setting 'batchsize': did you mean 'batch_size'\? choose from "):
+    with pytest.raises(InputError, match=r"^batchsize: unknown key; did you mean 'batch_size'\? choose from "):
         kind.of(batchsize=3)
     with pytest.raises(ValidationError):
         kind(batchsize=3)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, explain
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,11 +24,8 @@ class Settings(BaseModel):
             return cls(**{key: value for key, value in given.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise InputError(f"unknown setting {name!r}: {choices(name, cls.model_fields)}") from error
-            reason = first["msg"][0].lower() + first["msg"][1:]
-            raise InputError(f"{name.replace('_', '-')} cannot be {first['input']!r}: {reason}") from error
+            name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+            raise InputError(explain(first, name, known=cls.model_fields)) from error
 
 
 class ScoresSettings(Settings):

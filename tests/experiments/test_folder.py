@@ -64,9 +64,12 @@ def test_a_record_that_is_no_number_is_refused_and_leaves_nothing(folder: GridFo
     ("edit", "message"),
     [
         (lambda data: data["spec"].update(seed=4), "holds another run's record"),
-        (lambda data: data["result"].pop("kept_epoch"), "is damaged: result.kept_epoch: field required"),
-        (lambda data: data["result"].update(surplus=1), "is damaged: result.surplus: extra inputs"),
-        (lambda data: data.update(spec="none"), "is damaged: spec:"),
+        (lambda data: data["result"].pop("kept_epoch"), "is damaged: result.kept_epoch is missing; delete"),
+        (lambda data: data["result"].update(surplus=1), "is damaged: result.surplus: unknown key; delete"),
+        (
+            lambda data: data.update(spec="none"),
+            "is damaged: spec: expected keys with values, such as {a: b}, found 'none'; delete",
+        ),
         (lambda data: data["spec"].update(format=2, surplus=1), "has format 2, this version reads 1; update ltprompt"),
     ],
 )
@@ -134,7 +137,7 @@ def test_a_folder_without_a_grid(tmp_path: Path) -> None:
     ("edit", "message"),
     [
         (lambda data: data.update(runs=["../../x"]), "is damaged: runs.0"),
-        (lambda data: data.pop("name"), "is damaged: name: field required"),
+        (lambda data: data.pop("name"), "is damaged: name is missing; delete"),
         (lambda data: data.update(format=2, surplus=1), "has format 2, this version reads 1; update ltprompt"),
     ],
 )

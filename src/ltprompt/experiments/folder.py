@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ltprompt.errors import FileFormatError, InputError
+from ltprompt.errors import FileFormatError, InputError, explain
 from ltprompt.experiments.records import RECORD_FORMAT, Results, RunRecord, TicketRecord
 from ltprompt.files.artifacts import (
     GRID_FILE,
@@ -186,6 +186,5 @@ def _parsed(path: Path, data: dict[str, Any], model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise FileFormatError(f"{path} is damaged: {where}: {first['msg'].lower()}; {AGAIN}") from error
+        what = explain(error.errors()[0], missing="")
+        raise FileFormatError(f"{path} is damaged: {what}; {AGAIN}") from error

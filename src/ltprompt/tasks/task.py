@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, choices, explain
 from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
 
@@ -23,14 +23,6 @@ PROMPT = "prompt"
 MASK = "mask"
 BASE = "base"
 STARTERS = ("pairs", "single")
-# pydantic speaks of tuples and dictionaries, a YAML file of lists and keys.
-_EXPECTED = {
-    "tuple_type": "a list such as [a, b]",
-    "dict_type": "keys with values, such as {a: b}",
-    "string_type": "text in quotes",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-}
 
 
 class Task(BaseModel):
@@ -120,7 +112,7 @@ def parse_task(data: Mapping[str, Any], where: str) -> Task:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_problem(error)}") from error
+        raise InputError(f"{where}: {explain(error.errors()[0])}") from error
 
 
 def task_names() -> list[str]:
@@ -163,19 +155,6 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InputError(f"{where} does not hold the keys of a task; it needs {', '.join(Task.model_fields)}")
     return data
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, in one line."""
-    problem = error.errors()[0]
-    place = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "missing":
-        return f"the key {place!r} is missing; add it"
-    if isinstance(problem["input"], bool):
-        return f"{place}: expected text, found {problem['input']}; YAML reads yes, no, on, off so: write it in quotes"
-    if problem["type"] in _EXPECTED:
-        return f"{place}: expected {_EXPECTED[problem['type']]}, found {problem['input']!r}"
-    return f"{place}: {problem['msg']}"
 
 
 def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:
