@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ltprompt.errors import InputError
-from ltprompt.settings import ScoresSettings, Settings, TrainSettings
+from ltprompt.settings import ScoresSettings, Settings, TrainSettings, later
 
 
 def test_defaults_of_stage_one_are_the_papers() -> None:
@@ -93,3 +93,22 @@ def test_settings_are_frozen(kind: type[Settings]) -> None:
     with pytest.raises(ValidationError):
         settings.seed = 4  # type: ignore[attr-defined]
     assert kind.of(**settings.model_dump()) == settings
+
+
+class Newer(TrainSettings):
+    """The settings of a later version: with two fields more, and what they mean for what was made before."""
+
+    warm_up: int = later(0)
+    spans: tuple[str, ...] = later(())
+
+
+def test_a_field_added_later_is_written_only_where_it_is_used() -> None:
+    old = TrainSettings(lr=1e-3)
+    for mode in ("python", "json"):
+        assert Newer(lr=1e-3).model_dump(mode=mode) == old.model_dump(mode=mode)
+        assert Newer(lr=1e-3, warm_up=0, spans=()).model_dump(mode=mode) == old.model_dump(mode=mode)
+        assert Newer(lr=1e-3, warm_up=2).model_dump(mode=mode) == {**old.model_dump(mode=mode), "warm_up": 2}
+    assert Newer(lr=1e-3).model_dump_json() == old.model_dump_json()
+    assert Newer(lr=1e-3, warm_up=2).model_dump(include={"lr", "spans"}) == {"lr": 1e-3}
+    for settings in (Newer(seed=3), Newer(seed=3, warm_up=2, spans=("a",))):
+        assert Newer.of(**settings.model_dump()) == settings

@@ -12,11 +12,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ltprompt.errors import InputError, choices, explain
 from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
+from ltprompt.settings import Frozen
 
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"
@@ -25,7 +26,7 @@ BASE = "base"
 STARTERS = ("pairs", "single")
 
 
-class Task(BaseModel):
+class Task(Frozen):
     """A task: everything about the data that the methods need to know. Cross-checked when built (`InputError`).
 
     name: how the task is called.
@@ -42,15 +43,13 @@ class Task(BaseModel):
         are given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     label_column: str = "label"
     templates: dict[str, tuple[str, ...]]
     words: dict[str, dict[str, str]]
-    pattern_words: dict[str, dict[str, str]] = {}
+    pattern_words: dict[str, dict[str, str]] = Field(default={})
     default_language: str = "en"
     strip_punctuation: bool = True
     languages: tuple[str, ...] = ()
