@@ -15,6 +15,7 @@ from helpers.toys import toy_folder
 from typer.core import TyperCommand, TyperGroup
 
 from ltprompt.cli import main as cli
+from ltprompt.experiments.folder import read_results
 from ltprompt.stage2.methods import METHODS
 
 TREE = typer.main.get_group(cli.app)
@@ -193,8 +194,8 @@ def test_the_results_are_those_of_the_report() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if "±" in line]
     methods = README.split("| shots |")[1].split("\n")[0].strip("| ").split(" | ")
     assert {(row[0], name): cell for row in rows for name, cell in zip(methods, row[1:], strict=True)} == expected
-    finished = len(list((report.parents[1] / "runs").iterdir()))
-    assert f"{finished} of its 84 runs are finished" in " ".join(README.split())
+    results = read_results(report.parents[1])
+    assert f"{len(results.runs)} of its {results.planned} runs are finished" in " ".join(README.split())
 
 
 def test_the_control_is_that_of_the_results() -> None:

@@ -70,6 +70,9 @@ def report(
     html: Annotated[Path | None, typer.Option(help="HTML file to write [DIR/report/report.html]")] = None,
     latex: Annotated[Path | None, typer.Option(help="LaTeX file to write [DIR/report/report.tex]")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file to write [DIR/report/report.csv]")] = None,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="then put plan and records into one file, DIR/records.jsonl, to keep them")
+    ] = False,
 ) -> None:
     """Print a grid's tables and comparisons, and write them with its figures."""
     from ltprompt.experiments.folder import GridFolder, read_results
@@ -77,6 +80,10 @@ def report(
 
     results = read_results(directory)
     print(write_report(results, GridFolder(directory).report, html=html, latex=latex, csv=csv))
+    if pack:
+        from ltprompt.experiments.run.driver import pack_grid
+
+        pack_grid(GridFolder(directory))
 
 
 def _list(plan: Plan) -> None:

@@ -37,6 +37,7 @@ GRID_FILE = "grid.yaml"
 GRID_LEDGER = "ledger.sqlite"
 GRID_PLAN = "plan.json"
 GRID_RUNS = "runs"
+GRID_PACKED = "records.jsonl"
 GRID_SCORES = "scores"
 GRID_TICKETS = "tickets"
 GRID_REPORT = "report"
@@ -123,7 +124,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Return what `write_json` writes. Raises `ValueError` for NaN."""
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:

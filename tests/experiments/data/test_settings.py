@@ -68,7 +68,7 @@ def test_all_of_it_can_be_given() -> None:
         ({"train": {"fewshot": "a", "draw_seed": 1}}, r"^data\.train: draw_seed goes with table, hub or official, not"),
         ({"train": TABLE | {"dev_shots": -1}}, r"^data\.train\.dev_shots cannot be -1: input should be greater"),
         ({"train": TABLE | {"draw_seed": "x"}}, r"^data\.train\.draw_seed cannot be 'x': input should be a valid int"),
-        ({"train": {"table": ["a"]}}, r"^data\.train\.table cannot be \['a'\]: input should be a valid string"),
+        ({"train": {"table": ["a"]}}, r"^data\.train\.table: expected text in quotes, found \['a'\]"),
         ({"train": TABLE, "examples": 0}, r"^data\.examples cannot be 0: input should be greater"),
         ({"train": TABLE, "languages": []}, r"^data\.languages cannot be \[\]: tuple should have at least 1 item"),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, brief, choices, explain
 from ltprompt.settings import Positive, Settings
 
 LANGUAGE = "language"
@@ -29,7 +29,7 @@ class _Section(Settings):
         if isinstance(given, cls):
             return given
         if not isinstance(given, Mapping):
-            raise ValueError(f"{cls.place} must be keys with values, such as {cls.example}, found {given!r}")
+            raise ValueError(f"{cls.place} must be keys with values, such as {cls.example}, found {brief(given)}")
         for key in given:
             if key not in cls.model_fields:
                 raise ValueError(f"{cls.place}: unknown key {str(key)!r}; {choices(str(key), cls.model_fields)}")
@@ -169,13 +169,9 @@ def data_settings(given: Mapping[str, Any]) -> DataSettings:
         return DataSettings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "value_error":
-            raise InputError(first["msg"].removeprefix("Value error, ")) from error
-        key = ".".join(str(step) for step in ("data", *first["loc"]))
-        if first["type"] == "missing":
-            raise InputError(f"{key} is missing; give it, such as {DataSettings.example}") from error
-        reason = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"{key} cannot be {first['input']!r}: {reason}") from error
+        # What a section finds itself names its place.
+        place = "" if first["type"] == "value_error" else ".".join(map(str, (DataSettings.place, *first["loc"])))
+        raise InputError(explain(first, place, missing=f"; give it, such as {DataSettings.example}")) from error
 
 
 def fill(pattern: str, language: str) -> str:

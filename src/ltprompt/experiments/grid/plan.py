@@ -219,5 +219,5 @@ def _problem_of(call: Any, broken: set[str], name: str) -> list[str]:
 def resolve_settings(method: str, settings: TrainSettings) -> dict[str, Any]:
     """Return every setting of a training but its seed, defaults filled in: part of a run's identity."""
     found = find_method(method)
-    own = {name: getattr(settings, name) for name in ("prompt_length", "max_length", "language")}
+    own = settings.model_dump(include={"prompt_length", "max_length", "language"})
     return {**asdict(resolved_recipe(found, settings)), **own, "size": resolved_rank(found, settings.size)}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, choices, explain
 from ltprompt.experiments.data.settings import DataSettings
 from ltprompt.experiments.records import FIGURES, TABLES, Setting
 from ltprompt.files.text import read_utf8
@@ -326,14 +326,9 @@ def _problem(error: Any, *, named: bool) -> str:
     """
     steps = [str(step) for step in error["loc"]]
     place = ".".join(steps if named or steps[:1] != [PARTS] else steps[2:])
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key; {choices(steps[-1], _keys_at(steps[:-1]))}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    reason = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{place}: {reason}" if place and not reason.startswith("data") else reason
-    return f"{place} cannot be {error['input']!r}: {reason[0].lower() + reason[1:]}"
+    if error["type"] == "value_error" and "data" in steps:
+        place = ""  # a data section names its own place
+    return explain(error, place, known=_keys_at(steps[:-1]))
 
 
 def _keys_at(steps: Sequence[str]) -> list[str]:

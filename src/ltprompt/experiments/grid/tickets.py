@@ -63,8 +63,8 @@ class Tickets:
     def describe(self, wish: TicketWish) -> TicketSpec | None:
         """Return what a ticket is, or None where it has not been made yet."""
         if wish.file is None:
-            path = self.folder.ticket_record(self.name(wish))
-            return self.folder.read_ticket_record(path.stem).spec if path.is_file() else None
+            name = self.name(wish)
+            return self.folder.read_ticket_record(name).spec if self.folder.has_ticket_record(name) else None
         return spec_of(Ticket.load(self._ready(wish.file)), Path(wish.file).stem)
 
     def make(self, wish: TicketWish) -> Ticket:
@@ -103,7 +103,7 @@ class Tickets:
             wish.scores is None
             or wish.scores.folder
             or wish.select == "random"
-            or self.folder.ticket_record(self.name(wish)).is_file()
+            or self.folder.has_ticket_record(self.name(wish))
         ):
             return False
         return not (self.own_scores(wish) / SCORES_TENSORS).is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,6 +156,16 @@ def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], Abstrac
         with on_event(len(jobs), len(jobs) - len(waiting)) as hear:
             summary = _execute(jobs, planner, where, ledger, folder, hear)
         return _ran(summary, jobs, ledger)
+
+
+def pack_grid(folder: GridFolder) -> None:
+    """Put a grid's plan and records into one file, as `GridFolder.pack` says.
+
+    Raises `InputError` where no grid is there or a driver runs it, and `FileFormatError` for a damaged file.
+    """
+    folder.read_plan()
+    with Ledger.open(folder.ledger) if folder.ledger.is_file() else nullcontext():
+        folder.pack()
 
 
 def _execute(
