@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ltprompt.tasks.task import Task
 
 Record = tuple[str, Mapping[str, Any]]  # where it stands, for messages, and its columns
 
+_LIMIT = threading.Lock()  # held while csv's limit is another than it was
 _EMPTY_LINE = "an empty line; remove it"
 # What may part columns: its name, and the kind of file that is parted so.
 _SEPARATORS = {"\t": ("tabs", ".tsv"), ";": ("semicolons", ""), ",": ("commas", ".csv")}
@@ -173,17 +176,29 @@ def _read_csv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the line it starts on; a quoted field may run over several lines."""
-    # The limit is a setting of the whole process and 128 KiB at first: no field is larger than its file.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    """Return each record with the line it starts on; a quoted field may run over several lines."""
     reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True)
-    line = 1
+    records, line = [], 1
     try:
-        for record in reader:
-            yield line, record
-            line = reader.line_num + 1
+        with _field_limit(len(text)):
+            for record in reader:
+                records.append((line, record))
+                line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not valid CSV ({error}); check the quotes") from error
+    return iter(records)
+
+
+@contextmanager
+def _field_limit(size: int) -> Iterator[None]:
+    """Let csv read fields of up to `size` characters: its limit, 128 KiB at first, is the whole process's."""
+    with _LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, size))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _separated(
