@@ -18,7 +18,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from ltprompt import Backbone, PromptClassifier, Task, Ticket, load_task
-from ltprompt.device import resolve
+from ltprompt.device import resolve, tune_process
 from ltprompt.files.artifacts import read_json, write_json
 from ltprompt.tasks import Rows, read_rows
 
@@ -48,7 +48,8 @@ def main() -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Run every combination whose file does not exist yet, with one loaded backbone."""
-    compute, task = resolve("auto", "auto", given.threads), load_task("xnli")
+    compute, task = resolve(), load_task("xnli")
+    tune_process(given.threads, on_cpu=compute.device.type == "cpu")
     tickets = {name: Ticket.load(Path(file)) for name, file in (pair.split("=", 1) for pair in given.tickets)}
     backbone = Backbone.from_pretrained("mini", device=compute.device)
     tests = {name: _first(read_rows(given.data / f"xnli/dev/{name}.tsv", task), given.examples) for name in LANGUAGES}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltprompt.cli.grids import grid, report
+from ltprompt.cli.process import DTYPE_HELP, THREADS_HELP, computing
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
 from ltprompt.errors import InputError, LtpError
@@ -38,8 +39,8 @@ app.command()(report)
 INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 and the number of the signal
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads [all cores]")]
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
+Threads = Annotated[int | None, typer.Option(help=THREADS_HELP)]
 BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="hub id, folder or mini")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")]
 AdapterDir = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="folder that `train --out` wrote")]
@@ -242,9 +243,8 @@ def demo(
 ) -> None:
     """Show the whole method in a few minutes, offline, on an embedded backbone and data."""
     from ltprompt.cli.demo import demo as run
-    from ltprompt.device import resolve
 
-    run(out, resolve(device, dtype, threads))
+    run(out, computing(device, dtype, threads))
 
 
 def main() -> int:
@@ -298,18 +298,16 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _load(name: str, revision: str | None, device: str, dtype: str, threads: int | None) -> tuple[Backbone, Compute]:
     from ltprompt.backbone.model import Backbone
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    compute = computing(device, dtype, threads)
     return Backbone.from_pretrained(name, revision=revision, device=compute.device), compute
 
 
 def _classifier(directory: Path, backbone: str | None, device: str, dtype: str, threads: int | None) -> Any:
     from ltprompt.backbone.model import Backbone
     from ltprompt.classifier import PromptClassifier
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    compute = computing(device, dtype, threads)
     other = None if backbone is None else Backbone.from_pretrained(backbone, device=compute.device)
     return PromptClassifier.from_pretrained(directory, other, compute=compute)
 

@@ -42,8 +42,9 @@ StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 class Where:
     """Where a grid runs.
 
-    device, dtype, threads: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray,
-    gpus: as `execute_on_ray` takes them; without workers and ray the runs are made in this process.
+    device, dtype: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray, gpus: as
+    `execute_on_ray` takes them; without workers and ray the runs are made in this process. threads: of each worker's
+    process; this one keeps its own.
     """
 
     device: str = "auto"
@@ -125,7 +126,7 @@ def plan_grid(
     text, folder = grid_text(name)
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
-    compute = resolve(where.device, where.dtype, where.threads)
+    compute = resolve(where.device, where.dtype)
     place = base or folder or Path()
     backbones = Backbones(compute, place)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
@@ -158,7 +159,7 @@ def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], Abstrac
 def _execute(
     jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent
 ) -> Summary:
-    maker = WorkerMaker(where.worker_device, where.threads)
+    maker = WorkerMaker(where.worker_device)
     if where.here:
         make_worker = partial(GridWorker, maker, planner.backbones)
         return execute(jobs, make_worker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear)

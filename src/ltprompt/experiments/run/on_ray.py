@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import torch
-
+from ltprompt.device import tune_process
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.records import Job, RunSpec
@@ -72,7 +71,10 @@ def execute_on_ray(
     cpus = cpus_per_worker or (max(1, _cores() // workers) if workers and address is None else 1)
     used = {key: assets[key] for job in queue.waiting for key in job.assets.values()}
     try:
-        with _ray(address, cpus * (workers or 1), used) as ray:
+        with (
+            _callers_process(QUIET if address else QUIET | LOOPBACK),
+            _ray(address, cpus * (workers or 1), used) as ray,
+        ):
             room = _room(ray, workers, cpus, gpus_per_worker)
             pool = _Pool(ray, queue, make_worker, used, cpus, gpus_per_worker)
             pool.run(min(room, len(queue.waiting)))
@@ -84,10 +86,10 @@ def execute_on_ray(
 class _Actor:
     """A worker's process."""
 
-    def load(self, make_worker: Callable[[], Worker], threads: int) -> str:
+    def load(self, make_worker: Callable[[], Worker], threads: int, on_cpu: bool) -> str:
         """Make the worker and return nothing, or the error that says why there is none."""
         os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
-        torch.set_num_threads(threads)
+        tune_process(threads, on_cpu=on_cpu)
         try:
             self._worker = make_worker()
         except Exception as error:
@@ -106,7 +108,7 @@ class _Pool:
         self, ray: Any, queue: Queue, make_worker: Callable[[], Worker], assets: Mapping[str, Any], cpus: int,
         gpus: float,
     ) -> None:  # fmt: skip
-        self._ray, self._queue, self._cpus = ray, queue, cpus
+        self._ray, self._queue, self._cpus, self._gpus = ray, queue, cpus, gpus
         self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Actor)
         self._make_worker = ray.put(make_worker)
         self._assets = {key: ray.put(value) for key, value in assets.items()}
@@ -133,7 +135,7 @@ class _Pool:
 
     def _hire(self) -> None:
         actor = self._actor.remote()
-        self._in_hand[actor.load.remote(self._make_worker, self._cpus)] = actor, None
+        self._in_hand[actor.load.remote(self._make_worker, self._cpus, not self._gpus)] = actor, None
 
     def _hand_out(self) -> None:
         while self._queue.waiting and self._idle:
@@ -220,10 +222,23 @@ def _room(ray: Any, workers: int | None, cpus: int, gpus: float) -> int:
 
 
 @contextmanager
+def _callers_process(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have environment variables set that are not, and afterwards neither them nor Ray's handler of SIGTERM."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    handler = signal.getsignal(signal.SIGTERM)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
 def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[Any]:
     """Yield Ray, started or connected to, and stop or leave it afterwards; one that the caller has is left as it is."""
-    for name, value in (QUIET if address else QUIET | LOOPBACK).items():
-        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
