@@ -132,12 +132,16 @@ class Fit:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measures by language, their means, and for every language gold labels and probabilities [N, labels]."""
+    """Measures by language, their means, and for every language gold labels and probabilities [N, labels].
+
+    dtype: name of the matmul dtype in which it was computed.
+    """
 
     labels: tuple[str, ...]
     by_language: dict[str, Measures]
     probabilities: dict[str, np.ndarray]
     gold: dict[str, np.ndarray]
+    dtype: str
 
     @property
     def mean(self) -> dict[str, float]:
@@ -145,9 +149,9 @@ class Evaluation:
         return mean_measures(self.by_language)
 
     def to_json(self) -> dict[str, Any]:
-        """Return labels, measures and means as plain JSON."""
+        """Return labels, dtype, measures and means as plain JSON."""
         languages = {language: found.to_json() for language, found in self.by_language.items()}
-        return {"labels": list(self.labels), "languages": languages, "mean": self.mean}
+        return {"labels": list(self.labels), "dtype": self.dtype, "languages": languages, "mean": self.mean}
 
 
 class PromptClassifier:
@@ -227,7 +231,7 @@ class PromptClassifier:
         found = {language: self._probabilities(rows, on_examples) for language, rows in tables.items()}
         classes = len(self.task.labels)
         measures = {name: measure(gold[name], p.argmax(1), classes) for name, p in found.items()}
-        return Evaluation(self.task.labels, measures, found, gold)
+        return Evaluation(self.task.labels, measures, found, gold, self.compute.dtype_name)
 
     def predict_proba(self, rows: Table, *, on_examples: Callable[[int], None] | None = None) -> np.ndarray:
         """Return probabilities [N, labels], fp32, of rows that need no labels."""
@@ -262,20 +266,24 @@ class PromptClassifier:
     def from_pretrained(
         cls, directory: str | Path, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Load an adapter, and its backbone where none is given."""
+        """Load an adapter, and its backbone where none is given. compute: as `of` takes it."""
         return cls.of(Adapter.load(Path(directory)), backbone, compute=compute)
 
     @classmethod
     def of(
         cls, adapter: Adapter, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Build the classifier that an adapter describes."""
+        """Build the classifier that an adapter describes.
+
+        compute: without it the backbone's device, in the dtype that the adapter was trained in (see `device.resolve`).
+        """
         saved = adapter.settings
         if backbone is None:
             backbone = Backbone.from_pretrained(
                 adapter.backbone, revision=adapter.revision, device=compute.device if compute else "cpu"
             )
         adapter.check(backbone)
+        compute = compute or resolve(str(backbone.device), trained=adapter.dtype)
         classifier = cls(
             backbone, parse_task(saved["task"], "the adapter"), saved["method"], None,
             compute=compute, settings=TrainSettings.of(**saved["train"]),

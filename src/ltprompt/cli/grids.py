@@ -40,7 +40,7 @@ def grid(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help=f"CPU threads of a worker [all cores, shared out]; {SAME_BYTES}")
+        int | None, typer.Option(help=f"CPU threads of a worker; {SAME_BYTES} [all cores, shared out]")
     ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""

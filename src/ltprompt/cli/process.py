@@ -16,7 +16,7 @@ DTYPE_HELP = (
 TRAINED_DTYPE_HELP = "matmul precision: auto, fp32 or bf16; auto is what the adapter was trained in"
 
 SAME_BYTES = "with 1 the same command gives the same bytes on the same kind of processor, with more it need not"
-THREADS_HELP = f"CPU threads [all cores]; {SAME_BYTES}"
+THREADS_HELP = f"CPU threads; {SAME_BYTES} [all cores]"
 
 
 def computing(device: str, dtype: str, threads: int | None, trained: str | None = None) -> Compute:
