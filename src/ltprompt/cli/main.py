@@ -212,12 +212,12 @@ def predict(
     classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
     with bar("predicting", len(rows), "example") as advance:
         probabilities = classifier.predict_proba(rows, on_examples=advance)
-    _warn(show_precision(classifier, dtype))
     if out is None:
         sys.stdout.write(predictions_tsv(task.labels, probabilities))
     else:
         write_predictions(out, task.labels, probabilities)
         _say(f"{len(rows):,} predictions in {out}")
+    _warn(show_precision(classifier, dtype))
 
 
 @app.command()

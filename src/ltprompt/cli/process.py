@@ -15,7 +15,11 @@ DTYPE_HELP = (
 )
 TRAINED_DTYPE_HELP = "matmul precision: auto, fp32 or bf16; auto is what the adapter was trained in"
 
-SAME_BYTES = "with 1 the same command gives the same bytes on the same kind of processor, with more it need not"
+# Two threads gave the same bytes twice, and others than one: sums are parted among them.
+SAME_BYTES = (
+    "with 1 the same command gives the same bytes on the same kind of processor; another number rounds otherwise, and "
+    "more than 1 promises no bytes"
+)
 THREADS_HELP = f"CPU threads; {SAME_BYTES} [all cores]"
 
 
