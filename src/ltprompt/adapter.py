@@ -60,6 +60,11 @@ class Adapter:
         """Number of changed backbone entries."""
         return sum(len(change.index) for change in self.changes)
 
+    @property
+    def dtype(self) -> str | None:
+        """Name of the matmul dtype that it was trained in; None where its record does not say."""
+        return self.record.get("dtype")
+
     def apply(self, backbone: Backbone) -> None:
         """Put the changes on a backbone; an adapter that is on it is taken off first.
 

@@ -115,7 +115,7 @@ class PromptClassifier:
         found = {language: self._probabilities(rows, on_examples) for language, rows in tables.items()}
         classes = len(self.task.labels)
         measures = {name: measure(gold[name], p.argmax(1), classes) for name, p in found.items()}
-        return Evaluation(self.task.labels, measures, found, gold)
+        return Evaluation(self.task.labels, measures, found, gold, self.compute.dtype_name)
 
     def predict_proba(self, rows: Table, *, on_examples: Callable[[int], None] | None = None) -> np.ndarray:
         """Return probabilities [N, labels], fp32, of rows that need no labels."""
@@ -150,20 +150,24 @@ class PromptClassifier:
     def from_pretrained(
         cls, directory: str | Path, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Load an adapter, and its backbone where none is given."""
+        """Load an adapter, and its backbone where none is given. compute: as `of` takes it."""
         return cls.of(Adapter.load(Path(directory)), backbone, compute=compute)
 
     @classmethod
     def of(
         cls, adapter: Adapter, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Build the classifier that an adapter describes."""
+        """Build the classifier that an adapter describes.
+
+        compute: without it the backbone's device, in the dtype that the adapter was trained in (see `device.resolve`).
+        """
         saved = adapter.settings
         if backbone is None:
             backbone = Backbone.from_pretrained(
                 adapter.backbone, revision=adapter.revision, device=compute.device if compute else "cpu"
             )
         adapter.check(backbone)
+        compute = compute or resolve(str(backbone.device), trained=adapter.dtype)
         classifier = cls(
             backbone, parse_task(saved["task"], "the adapter"), saved["method"], None,
             compute=compute, settings=TrainSettings.of(**saved["train"]),

@@ -371,7 +371,7 @@ def evaluation(rate: float, seed: int) -> Evaluation:
     gold = np.arange(60) % 3
     right = hits(rate, seed, 1)[:, 0].astype(bool)
     predicted = np.where(right, gold, (gold + 1) % 3)
-    return Evaluation(LABELS, {"en": measure(gold, predicted, 3)}, {"en": np.eye(3)[predicted]}, {"en": gold})
+    return Evaluation(LABELS, {"en": measure(gold, predicted, 3)}, {"en": np.eye(3)[predicted]}, {"en": gold}, "fp32")
 
 
 def test_embedded_text_is_prose_without_repeats() -> None:

@@ -10,10 +10,10 @@ from helpers.readme import FENCED, README, Reader, bring_files, commands
 from helpers.terminals import Shown, Terminal
 from helpers.toy_classifiers import toy_ticket
 from helpers.toys import toy_folder
-from ltprompt.config import ScoresSettings, TrainSettings
 
 from ltprompt import backbone, demo, ticket
 from ltprompt.backbone.model import Backbone
+from ltprompt.settings import ScoresSettings, TrainSettings
 
 
 def make_mini_small(toy: Path) -> None:

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 CELL = """
 from ltprompt import Backbone, PromptClassifier, find_scores
-from ltprompt.config import ScoresSettings
+from ltprompt.settings import ScoresSettings
 from ltprompt.terminal import bar
 from ltprompt.cli.watching import stage_one_bar
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ltprompt.cli.process import DTYPE_HELP, SAME_BYTES, computing
+
 if TYPE_CHECKING:
     from ltprompt.experiments.records import RunSpec
     from ltprompt.experiments.run.driver import Plan, Ran
@@ -37,8 +39,10 @@ def grid(
         typer.Option(min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker [all cores, shared out]")] = None,
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help=f"CPU threads of a worker; {SAME_BYTES} [all cores, shared out]")
+    ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
     from ltprompt.cli.watching import stage_one_bar
@@ -50,6 +54,7 @@ def grid(
         with phase("loading the libraries"):
             from ltprompt.cli.watching import stage_one_bar
             from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+        computing(device, dtype, threads)  # stage 1 here, and without workers the runs
         where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
         plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
         for note in plan.notes:

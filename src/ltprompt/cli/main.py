@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltprompt.cli.grids import grid, report
+from ltprompt.cli.process import DTYPE_HELP, THREADS_HELP, TRAINED_DTYPE_HELP, computing
 from ltprompt.cli.streams import delivered
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
@@ -39,8 +40,9 @@ app.command()(report)
 INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 and the number of the signal
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads [all cores]")]
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
+TrainedDtype = Annotated[str, typer.Option("--dtype", help=TRAINED_DTYPE_HELP)]
+Threads = Annotated[int | None, typer.Option(help=THREADS_HELP)]
 BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="hub id, folder or mini")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")]
 AdapterDir = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="folder that `train --out` wrote")]
@@ -175,12 +177,12 @@ def evaluate(
     json_: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
     predictions: Annotated[Path | None, typer.Option(help="folder for LANGUAGE.tsv with every prediction")] = None,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Evaluate an adapter on labelled tables: accuracy, macro-F1 and confusion by language."""
     from ltprompt.cli.predictions import write_predictions
-    from ltprompt.cli.show import show_evaluation
+    from ltprompt.cli.show import show_evaluation, show_precision
     from ltprompt.files.artifacts import write_json
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
@@ -198,7 +200,7 @@ def evaluate(
             write_predictions(
                 predictions / f"{language}.tsv", found.labels, found.probabilities[language], found.gold[language]
             )
-    _say(show_evaluation(found))
+    _say(f"{show_evaluation(found)}\n\n{show_precision(classifier, dtype)}")
 
 
 @app.command()
@@ -208,11 +210,12 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="TSV file to write [stdout]")] = None,
     backbone: OtherBackbone = None,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Predict labels with probabilities for a table."""
     from ltprompt.cli.predictions import predictions_tsv, write_predictions
+    from ltprompt.cli.show import show_precision
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
 
@@ -226,6 +229,7 @@ def predict(
     else:
         write_predictions(out, task.labels, probabilities)
         _say(f"{len(rows):,} predictions in {out}")
+    _warn(show_precision(classifier, dtype))
 
 
 @app.command()
@@ -234,7 +238,7 @@ def merge(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="folder to write, which must not exist")],
     backbone: OtherBackbone = None,
     device: Device = "cpu",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
@@ -254,9 +258,8 @@ def demo(
 ) -> None:
     """Show the whole method in a few minutes, offline, on an embedded backbone and data."""
     from ltprompt.cli.demo import demo as run
-    from ltprompt.device import resolve
 
-    run(out, resolve(device, dtype, threads))
+    run(out, computing(device, dtype, threads))
 
 
 def main() -> int:
@@ -315,20 +318,20 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _load(name: str, revision: str | None, device: str, dtype: str, threads: int | None) -> tuple[Backbone, Compute]:
     from ltprompt.backbone.model import Backbone
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    compute = computing(device, dtype, threads)
     return Backbone.from_pretrained(name, revision=revision, device=compute.device), compute
 
 
 def _classifier(directory: Path, backbone: str | None, device: str, dtype: str, threads: int | None) -> Any:
+    from ltprompt.adapter import Adapter
     from ltprompt.backbone.model import Backbone
     from ltprompt.classifier import PromptClassifier
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    adapter = Adapter.load(directory)
+    compute = computing(device, dtype, threads, adapter.dtype)
     other = None if backbone is None else Backbone.from_pretrained(backbone, device=compute.device)
-    return PromptClassifier.from_pretrained(directory, other, compute=compute)
+    return PromptClassifier.of(adapter, other, compute=compute)
 
 
 def _adapter_task(directory: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ltprompt.cli.process import DTYPE_HELP, THREADS_HELP, computing
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def ticket_cut(
     ] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="lines drawn from --text [2048]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads [all cores]")] = None,
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    threads: Annotated[int | None, typer.Option(help=THREADS_HELP)] = None,
 ) -> None:
     """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
     from ltprompt.tickets.scores import Scores, check_criterion
@@ -143,7 +144,6 @@ def _scores_by(
 ) -> Scores:
     """Return the scores by a criterion that reads the backbone: the one named, else that of the scores' record."""
     from ltprompt.backbone.model import Backbone
-    from ltprompt.device import resolve
     from ltprompt.stage1.corpus import read_lines
     from ltprompt.stage1.criteria import LINES, find_criterion
     from ltprompt.terminal import bar
@@ -154,7 +154,7 @@ def _scores_by(
     if name is None:
         raise InputError(f"{scores_dir} does not say which backbone its scores are of; name it with --backbone")
     texts = None if text is None else read_lines(text)
-    compute = resolve(*hardware)
+    compute = computing(*hardware)
     loaded = Backbone.from_pretrained(name, revision=revision, device=compute.device)
     if texts is None:
         return find_criterion(scores, criterion, backbone=loaded)

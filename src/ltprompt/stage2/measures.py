@@ -58,12 +58,16 @@ def mean_measures(by_language: Mapping[str, Measures]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measures by language, their means, and for every language gold labels and probabilities [N, labels]."""
+    """Measures by language, their means, and for every language gold labels and probabilities [N, labels].
+
+    dtype: name of the matmul dtype in which it was computed.
+    """
 
     labels: tuple[str, ...]
     by_language: dict[str, Measures]
     probabilities: dict[str, np.ndarray]
     gold: dict[str, np.ndarray]
+    dtype: str
 
     @property
     def mean(self) -> dict[str, float]:
@@ -71,6 +75,6 @@ class Evaluation:
         return mean_measures(self.by_language)
 
     def to_json(self) -> dict[str, Any]:
-        """Return labels, measures and means as plain JSON."""
+        """Return labels, dtype, measures and means as plain JSON."""
         languages = {language: found.to_json() for language, found in self.by_language.items()}
-        return {"labels": list(self.labels), "languages": languages, "mean": self.mean}
+        return {"labels": list(self.labels), "dtype": self.dtype, "languages": languages, "mean": self.mean}

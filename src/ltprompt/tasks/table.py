@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ltprompt.files.text import EMPTY_LINE, Record, existing_file, json_records,
 from ltprompt.tasks.task import Task
 
 WHAT = "a table"  # what is expected where a file is missing
+_LIMIT = threading.Lock()  # held while csv's limit is another than it was
 # What may part columns: its name, and the kind of file that is parted so.
 _SEPARATORS = {"\t": ("tabs", ".tsv"), ";": ("semicolons", ""), ",": ("commas", ".csv")}
 
@@ -165,17 +168,29 @@ def _read_csv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each record with the place of the line it starts on; a quoted field may run over several lines."""
-    # The limit is a setting of the whole process and 128 KiB at first: no field is larger than its file.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    """Return each record with the place of the line it starts on; a quoted field may run over several lines."""
     reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True)
-    line = 1
+    records, line = [], 1
     try:
-        for record in reader:
-            yield f"{path}, line {line}", record
-            line = reader.line_num + 1
+        with _field_limit(len(text)):
+            for record in reader:
+                records.append((f"{path}, line {line}", record))
+                line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not valid CSV ({error}); check the quotes") from error
+    return iter(records)
+
+
+@contextmanager
+def _field_limit(size: int) -> Iterator[None]:
+    """Let csv read fields of up to `size` characters: its limit, 128 KiB at first, is the whole process's."""
+    with _LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, size))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _separated(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,14 @@ def importable() -> Iterator[None]:
         for name, value in (ray_start.QUIET | ray_start.LOOPBACK).items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def callers_handler() -> Iterator[None]:
+    """A run leaves the handler of SIGTERM that its caller has, none too."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture(scope="module")
@@ -386,11 +395,19 @@ def test_ray_is_kept_quiet_and_on_this_machine(
     [(loopback, off)] = ray_start.LOOPBACK.items()
     monkeypatch.delenv(loopback)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match="not installed"):
+    before = dict(os.environ)
+    seen: dict[str, str] = {}
+
+    def started() -> bool:
+        seen.update(os.environ)
+        raise RuntimeError("seen")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=started, shutdown=lambda: None))
+    with pytest.raises(RuntimeError, match="seen"):
         run(folder, make_none, workers=2, address=address)
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert os.environ.get(loopback) == (off if address is None else None)  # a cluster is on other machines
+    assert seen["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert seen.get(loopback) == (off if address is None else None)  # a cluster is on other machines
+    assert dict(os.environ) == before
 
 
 @with_ray

@@ -43,8 +43,9 @@ StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 class Where:
     """Where a grid runs.
 
-    device, dtype, threads: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray,
-    gpus: as `execute_on_ray` takes them; without workers and ray the runs are made in this process.
+    device, dtype: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray, gpus: as
+    `execute_on_ray` takes them; without workers and ray the runs are made in this process. threads: of each worker's
+    process; this one keeps its own.
     """
 
     device: str = "auto"
@@ -128,7 +129,7 @@ def plan_grid(
     text, folder = grid_text(name)
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
-    compute = resolve(where.device, where.dtype, where.threads)
+    compute = resolve(where.device, where.dtype)
     place = base or folder or Path()
     backbones = Backbones(compute, place, phase)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
@@ -171,7 +172,7 @@ def pack_grid(folder: GridFolder) -> None:
 def _execute(
     jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent
 ) -> Summary:
-    maker = WorkerMaker(where.worker_device, where.threads)
+    maker = WorkerMaker(where.worker_device)
     if where.here:
         make_worker = partial(GridWorker, maker, planner.backbones)
         return execute(jobs, make_worker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear)

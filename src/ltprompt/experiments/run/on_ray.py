@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import torch
-
+from ltprompt.device import tune_process
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.records import Job, RunSpec
@@ -77,10 +76,10 @@ def execute_on_ray(
 class _Actor:
     """A worker's process."""
 
-    def load(self, make_worker: Callable[[], Worker], threads: int) -> str:
+    def load(self, make_worker: Callable[[], Worker], threads: int, on_cpu: bool) -> str:
         """Make the worker and return nothing, or the error that says why there is none."""
         os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
-        torch.set_num_threads(threads)
+        tune_process(threads, on_cpu=on_cpu)
         try:
             self._worker = make_worker()
         except Exception as error:
@@ -131,7 +130,7 @@ class _Pool:
 
     def _hire(self) -> None:
         actor = self._actor.remote()
-        self._in_hand[actor.load.remote(self._make_worker, self._threads)] = actor, None
+        self._in_hand[actor.load.remote(self._make_worker, self._threads, not self._shares["num_gpus"])] = actor, None
 
     def _hand_out(self) -> None:
         while self._queue.waiting and self._idle:

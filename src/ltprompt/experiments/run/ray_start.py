@@ -106,28 +106,43 @@ def open_ray(address: str | None, workers: int, assets: Mapping[str, Any]) -> It
     object store must have room for. Raises `InputError` where Ray is missing or a cluster does not answer, and
     `TrainingError` where it does not start.
     """
-    _set(QUIET if address else QUIET | LOOPBACK)
+    with _callers_process(QUIET if address else QUIET | LOOPBACK):
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("several workers need Ray, which is not installed: pip install ray") from error
+        store = 0 if address else max(STORE, 2 * _pickled_bytes(ray, assets))
+        for ahead in _ahead:
+            ahead.wait()
+            if store > STORE:  # it was started before the assets were known
+                ahead.end()
+        if ray.is_initialized():
+            yield ray
+            return
+        try:
+            with _own_sigterm():
+                if address is None:
+                    _start_or_say(ray, workers, store)
+                else:
+                    _connect(ray, address)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _callers_process(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have environment variables set that are not, and afterwards neither them nor Ray's handler of SIGTERM."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    handler = signal.getsignal(signal.SIGTERM)
+    os.environ.update(added)
     try:
-        import ray
-    except ImportError as error:
-        raise InputError("several workers need Ray, which is not installed: pip install ray") from error
-    store = 0 if address else max(STORE, 2 * _pickled_bytes(ray, assets))
-    for ahead in _ahead:
-        ahead.wait()
-        if store > STORE:  # it was started before the assets were known
-            ahead.end()
-    if ray.is_initialized():
-        yield ray
-        return
-    try:
-        with _own_sigterm():
-            if address is None:
-                _start_or_say(ray, workers, store)
-            else:
-                _connect(ray, address)
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _start_or_say(ray: Any, workers: int, store: int) -> None:

@@ -25,11 +25,10 @@ _OF_USER = ("epochs", "batch_size", "lr", "prompt_lr", "schedule", "prompt_lengt
 class WorkerMaker:
     """Makes workers, in this process or another.
 
-    device, threads: as `device.resolve` takes them; precision is the runs' own.
+    device: as `device.resolve` takes it; precision is the runs' own.
     """
 
     device: str = "auto"
-    threads: int | None = None
 
     def __call__(self) -> Worker:
         """Return a worker, which loads its backbone with its first run."""
@@ -71,7 +70,7 @@ class GridWorker:
 
     def _backbones_of(self, dtype: str) -> Backbones:
         if dtype not in self._backbones:
-            self._backbones = {dtype: Backbones(resolve(self._maker.device, dtype, self._maker.threads))}
+            self._backbones = {dtype: Backbones(resolve(self._maker.device, dtype))}
         return self._backbones[dtype]
 
 
