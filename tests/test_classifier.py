@@ -196,7 +196,7 @@ def test_ltp_without_a_ticket_is_refused(loaded: bool) -> None:
         adapter = toy_classifier(backbone).adapter
         assert adapter is not None
         classifier = PromptClassifier.of(adapter, backbone)
-    with pytest.raises(InputError, match=r"'ltp' trains a ticket; give one with --ticket, or use method 'prompt-only'"):
+    with pytest.raises(InputError, match=r"'ltp' trains a ticket; give one as `ticket`, or use method 'prompt-only'"):
         classifier.fit(TRAIN)
 
 
@@ -213,11 +213,11 @@ def test_a_ticket_that_the_method_does_not_train_is_refused(method: str) -> None
         ({"method": "lpt"}, r"unknown method 'lpt': did you mean 'ltp'\?"),
         ({"task": "xlni"}, r"unknown task 'xlni'.* did you mean 'xnli'\?"),
         ({"language": "xx"}, "no words in 'xx'"),
-        ({"max_length": 65}, "max_length 65 is outside 8 to 64"),
+        ({"max_length": 65}, "`max_length` 65 is outside 8 to 64"),
         ({"max_length": 11}, "too short"),
-        ({"epochs": 0}, "epochs cannot be 0"),
-        ({"lr": float("inf")}, "lr cannot be inf"),
-        ({"prompt_length": 0}, "prompt-length cannot be 0"),
+        ({"epochs": 0}, "`epochs` cannot be 0"),
+        ({"lr": float("inf")}, "`lr` cannot be inf"),
+        ({"prompt_length": 0}, "`prompt_length` cannot be 0"),
         ({"epoch": 3}, r"unknown setting 'epoch': did you mean 'epochs'\?"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_loss_that_stops_being_finite_leaves_the_backbone_and_no_adapter(train
     method, strategy = TRAINED[trained]
     ticket = toy_ticket(backbone, strategy=strategy) if strategy else None
     classifier = PromptClassifier(backbone, "xnli", method, ticket, compute=CPU, lr=1e30, epochs=5, max_length=48)
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 2; .*Lower --lr \(now 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 2; .*Lower `lr` \(now 1e\+30\)"):
         classifier.fit(TRAIN)
     assert classifier.adapter is None
     assert_same_bits(backbone.model.state_dict(), theta("bert"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from ltprompt.tickets.scores import Scores as Scores
     from ltprompt.tickets.ticket import Ticket as Ticket
 
-__version__ = version("ltprompt")
+__version__: str
 
 _HOMES = {
     "Adapter": "adapter",
@@ -39,6 +38,8 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that the command line starts without torch."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ltprompt")
     if name not in _HOMES:
         raise AttributeError(f"module 'ltprompt' has no attribute {name!r}")
     return getattr(import_module(f"ltprompt.{_HOMES[name]}"), name)

@@ -142,8 +142,8 @@ def _record_digest(record: Mapping[str, Any]) -> str:
 def read_record(directory: Path) -> dict[str, Any]:
     """Return an adapter's adapter.json, complete. Raises `InputError` where there is none, `FileFormatError` if bad."""
     if not directory.is_dir():
-        raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train --out` writes")
-    record = read_json(directory / ADAPTER_RECORD, "an adapter folder as `ltprompt train --out` writes")
+        raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train` writes")
+    record = read_json(directory / ADAPTER_RECORD, "an adapter folder as `ltprompt train` writes")
     for key in _RECORDED:
         if key not in record:
             raise FileFormatError(f"{directory / ADAPTER_RECORD} lacks {key!r}; copy it again or train anew")

@@ -225,7 +225,7 @@ def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:
 def check_ticket_given(method: Method, ticket: object) -> None:
     """Raise `InputError` where a method that trains a ticket has none."""
     if method.trains == "ticket" and ticket is None:
-        raise InputError(f"method {method.name!r} trains a ticket; give one with --ticket, or use method 'prompt-only'")
+        raise InputError(f"method {method.name!r} trains a ticket; give one as `ticket`, or use method 'prompt-only'")
 
 
 def _checked_ticket(method: Method, ticket: Ticket | None, backbone: Backbone) -> Ticket | None:

@@ -47,8 +47,9 @@ class Settings(Frozen):
             return cls(**{key: value for key, value in given.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-            raise InputError(explain(first, name, known=cls.model_fields)) from error
+            name = ".".join(str(part) for part in first["loc"])
+            shown = name if first["type"] == "extra_forbidden" else f"`{name}`"
+            raise InputError(explain(first, shown, known=cls.model_fields)) from error
 
 
 class ScoresSettings(Settings):

@@ -127,7 +127,7 @@ def test_the_longest_input_is_what_the_position_embeddings_hold() -> None:
     assert toy_backbone("bert").max_length == 64
     assert toy_backbone("xlm-roberta").max_length == 64  # 66 rows, positions start at 2
     for length in (7, 65):
-        with pytest.raises(InputError, match=f"max_length {length} is outside 8 to 64"):
+        with pytest.raises(InputError, match=f"`max_length` {length} is outside 8 to 64"):
             toy_backbone("bert").check_length(length)
 
 

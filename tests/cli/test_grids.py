@@ -188,7 +188,7 @@ def test_bad_grids_end_with_one_line_and_write_nothing(
     [
         (["grid", "tabel1", "--out", "out"], "unknown grid 'tabel1'; did you mean 'table1'?"),
         (["grid", "none.yaml", "--out", "out"], "none.yaml does not exist"),
-        (["report", "."], ". holds no grid (plan.json is not there); name the --out of `ltprompt grid`"),
+        (["report", "."], ". holds no grid (plan.json is not there); name one that `ltprompt grid` filled"),
         (["report", "none"], "none holds no grid"),
     ],
 )

@@ -476,7 +476,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "loss not finite": (nothing, [*LTP[:-4], "--lr", "1e30"], r"loss became nan at step 2; .*Lower --lr"),
     "loss not finite in stage 1": (nothing, [*SCORES, "--lr", "1e30"], r"loss became \w+ at step \d; .*Lower --lr"),
     "weights not finite": (infinite, SP, "model has weights that are not finite"),
-    "ltp without a ticket": (nothing, BASE, r"give one with --ticket, or use method 'prompt-only'"),
+    "ltp without a ticket": (nothing, BASE, r"give one as --ticket, or use method 'prompt-only'"),
     "a ticket for sp": (nothing, [*SP, "--ticket", "t30.safetensors"], "takes no ticket"),
     "setting out of range": (nothing, [*SP, "--lr", "-1"], "lr cannot be -1"),
     "strategy unknown": (nothing, [*SCORES, "--strategy", "coupled"], "strategy cannot be 'coupled'"),
@@ -590,18 +590,6 @@ def test_the_installed_program_says_the_same(place: Path) -> None:
     found = subprocess.run([*command, "t30.safetensors", "--json"], capture_output=True, text=True)
     assert found.returncode == 0
     assert json.loads(found.stdout)["fingerprint"] == toy_ticket(Backbone.from_pretrained("model")).fingerprint
-
-
-def test_a_list_behind_text_or_data_stands_for_repeated_flags() -> None:
-    spelt = cli._repeated(["scores", "mini", "--text", "a", "b", "--out", "s"])
-    assert spelt == ["scores", "mini", "--text", "a", "--text", "b", "--out", "s"]
-    assert cli._repeated(["evaluate", "a", "--data", "en=x", "sw=y"])[-2:] == ["--data", "sw=y"]
-    assert cli._repeated(["task", "check", "t", "--data", "x", "y", "--json"])[-3:] == ["--data", "y", "--json"]
-
-
-@pytest.mark.parametrize("arguments", [["evaluate", "--data", "en=x", "a"], ["task", "check", "--data", "x", "t"], []])
-def test_an_argument_behind_the_list_is_left_alone(arguments: list[str]) -> None:
-    assert cli._repeated(arguments) == arguments
 
 
 @pytest.fixture

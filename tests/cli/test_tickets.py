@@ -180,13 +180,13 @@ def foreign(place: Path) -> None:
 
 
 UNION = ["ticket", "combine", "--union", "en.safetensors", "sw.safetensors", "--out", "new/u"]
-MISMATCH = "the scores are of the backbone [0-9a-f]{12}, this backbone is [0-9a-f]{12}; give the one"
+MISMATCH = "the scores are of the backbone [0-9a-f]{12}, this backbone is [0-9a-f]{12}; give the --backbone"
 BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "criterion unknown": (nothing, [*CUT, "--select", "gradiant"], "unknown criterion 'gradiant'; did you mean 'gradi"),
-    "no text": (nothing, GRADIENT[:-6], "'gradient' needs text to take gradients on; give some with --text"),
+    "no text": (nothing, GRADIENT[:-6], "'gradient' needs text to take gradients on; give some as --text"),
     "text missing": (nothing, [*GRADIENT, "--text", "absent.txt"], "absent.txt does not exist"),
     "seed with delta": (nothing, [*CUT, "--seed", "0"], "'delta' takes no seed; leave --seed out, or choose random"),
-    "text with random": (nothing, [*CUT, "--select", "random", "--text", "text.txt"], "'random' takes no text"),
+    "text with random": (nothing, [*CUT, "--select", "random", "--text", "text.txt"], "no texts; leave --text out"),
     "backbone with delta": (nothing, [*CUT, "--backbone", "model"], "'delta' takes no backbone"),
     "another backbone": (other_model, [*CUT, "--select", "magnitude"], MISMATCH),
     "another backbone named": (nothing, [*GRADIENT, "--backbone", "mini"], MISMATCH),
@@ -231,15 +231,6 @@ def test_bad_usage_ends_with_2(command: list[str], run: Run, place: Path) -> Non
     assert result.status == 2
     assert "Usage: ltprompt ticket" in result.err
     assert files(place) == before
-
-
-def test_a_list_behind_a_flag_of_the_ticket_commands_stands_for_repeated_flags() -> None:
-    spelt = cli._repeated(["ticket", "combine", "--union", "a", "b", "--out", "u"])
-    assert spelt == ["ticket", "combine", "--union", "a", "--union", "b", "--out", "u"]
-    assert cli._repeated(["ticket", "combine", "--intersect", "a", "b"])[-2:] == ["--intersect", "b"]
-    assert cli._repeated(["ticket", "cut", "s", "--text", "a", "b"])[-2:] == ["--text", "b"]
-    before_the_scores = ["ticket", "cut", "--text", "a", "s"]
-    assert cli._repeated(before_the_scores) == before_the_scores
 
 
 def test_the_commands_are_listed_and_a_plain_cut_runs_without_heavy_imports(place: Path) -> None:

@@ -74,7 +74,7 @@ def test_lines_without_tokens_are_dropped_and_counted() -> None:
     assert (len(corpus), corpus.dropped) == (2, 2)
     with pytest.raises(InputError, match="none of 1 lines gives a token"):
         TokenizedCorpus.build(["☃"], wordpiece(), max_length=8)
-    with pytest.raises(InputError, match="--max-length 2 leaves no room for text; give at least 3"):
+    with pytest.raises(InputError, match="`max_length` 2 leaves no room for text; give at least 3"):
         TokenizedCorpus.build(["a"], wordpiece(), max_length=2)
 
 

@@ -300,7 +300,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     with torch.no_grad():
         backbone.decoder.bias.fill_(torch.nan)
     before = bits(backbone)
-    with pytest.raises(TrainingError, match="the loss is nan, so it has no gradient; try --dtype fp32"):
+    with pytest.raises(TrainingError, match="the loss is nan, so it has no gradient; try `dtype` fp32"):
         by("gradient", scores, backbone)
     assert_untouched(backbone, before)
 
@@ -353,18 +353,22 @@ def test_long_lines_are_cut_and_lines_without_a_token_are_counted(monkeypatch: p
 
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown": ("magnitud", {}, "unknown criterion 'magnitud'; did you mean 'magnitude'.*choose from delta, random"),
-    "a seed for delta": ("delta", {"seed": 0}, "'delta' takes no seed; leave --seed out, or choose random"),
+    "a seed for delta": ("delta", {"seed": 0}, "'delta' takes no seed; leave `seed` out, or choose random"),
     "a seed for gradient": ("gradient", {"seed": 1}, "'gradient' takes no seed"),
     "a backbone for random": ("random", {"backbone": "it"}, "takes no backbone; .* choose magnitude or gradient or"),
-    "text for magnitude": ("magnitude", {"texts": ["a"]}, "'magnitude' takes no text; .* choose gradient or fisher"),
+    "text for magnitude": (
+        "magnitude",
+        {"texts": ["a"]},
+        "no texts; leave `texts` out, or choose gradient or fisher",
+    ),
     "lines for delta": ("delta", {"lines": 5}, "'delta' takes no lines"),
-    "no text": ("fisher", {"texts": None}, "'fisher' needs text to take gradients on; give some with --text"),
+    "no text": ("fisher", {"texts": None}, "'fisher' needs text to take gradients on; give some as `texts`"),
     "no backbone": ("magnitude", {"backbone": None}, "'magnitude' needs the backbone that the scores were found with"),
     "a negative seed": ("random", {"seed": -1}, "the seed -1 is negative; give 0 or more"),
-    "no lines": ("gradient", {"lines": 0}, "lines 0 is not a positive number; leave it out for 2,048"),
+    "no lines": ("gradient", {"lines": 0}, "`lines` 0 is not a positive number; leave it out for 2,048"),
     "an empty text": ("gradient", {"texts": []}, "none of 0 lines gives a token"),
-    "no batch": ("gradient", {"batch_size": 0}, "batch_size 0 is not a positive number; leave it out for 8"),
-    "too long": ("gradient", {"max_length": 1000}, "max_length 1000 is outside 8 to "),
+    "no batch": ("gradient", {"batch_size": 0}, "`batch_size` 0 is not a positive number; leave it out for 8"),
+    "too long": ("gradient", {"max_length": 1000}, "`max_length` 1000 is outside 8 to "),
 }
 
 

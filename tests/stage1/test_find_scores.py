@@ -155,7 +155,7 @@ def test_a_truncated_checkpoint_is_refused(broken: Path) -> None:
 
 def test_without_resume_an_unfinished_run_is_kept(broken: Path) -> None:
     before = contents(broken)
-    with pytest.raises(InputError, match="add --resume to go on, or delete"):
+    with pytest.raises(InputError, match="give `resume` to go on, or delete"):
         find(toy_backbone("bert"), broken)
     assert contents(broken) == before
 
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_leaves_neither_scores_nor_changed_weights(tmp
     backbone = toy_backbone("bert")
     before = weights(backbone)
     for steps in (1, 9):
-        with pytest.raises(TrainingError, match=r"at step \d; nothing was written\. Lower --lr .*--dtype fp32"):
+        with pytest.raises(TrainingError, match=r"at step \d; nothing was written\. Lower `lr` .*`dtype` fp32"):
             find(backbone, tmp_path / "out", lr=1e38, steps=steps)
         assert not (tmp_path / "out").exists()
         assert weights(backbone) == before
@@ -281,7 +281,7 @@ def test_bf16_trains_fp32_masters(tmp_path: Path) -> None:
     assert 0.95 < torch.corrcoef(torch.stack(both))[0, 1] < 1
 
 
-@pytest.mark.parametrize(("length", "message"), [(7, "max_length 7 is outside 8 to 64"), (65, "outside 8 to 64")])
+@pytest.mark.parametrize(("length", "message"), [(7, "`max_length` 7 is outside 8 to 64"), (65, "outside 8 to 64")])
 def test_a_length_that_the_backbone_cannot_read_is_refused(length: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         find(toy_backbone("xlm-roberta"), tmp_path / "out", max_length=length)

@@ -389,7 +389,7 @@ def test_the_backbone_is_theta_again_bit_for_bit(kind: str, strategy: str) -> No
 def test_a_loss_that_is_not_finite_is_an_error(steps: int, held_out: float, keep: str, tmp_path: Path) -> None:
     backbone = toy_backbone("bert")
     checkpoint = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step [12]; .*Lower --lr \(now 1e\+38\)"):
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step [12]; .*Lower `lr` \(now 1e\+38\)"):
         run(
             backbone, toy_lines(backbone), lr=1e38, steps=steps, held_out=held_out, evaluate_every=1, keep=keep,
             checkpoint=None if held_out == 0 else checkpoint,

@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_mend(monkeypatch: pytest.
     done = weights.step_done
     monkeypatch.setattr(weights, "step_done", lambda: (taken.append(1), done()))
     recipe = {"ltp": ltp_recipe, "sp": sp_recipe}[method](lr=1e30, prompt_lr=0.125)
-    message = r"loss became nan at step 2;.*Lower --lr \(now 1e\+30\) or --prompt-lr \(now 0\.125\).*--dtype fp32"
+    message = r"loss became nan at step 2;.*Lower `lr` \(now 1e\+30\) or `prompt_lr` \(now 0\.125\).*`dtype` fp32"
     with pytest.raises(TrainingError, match=message):
         train(toy, weights, recipe)
     assert len(taken) == 1, "no step may be taken on a loss that is not finite"
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_mend(monkeypatch: pytest.
 @pytest.mark.parametrize("method", ["ltp", "sp"])
 def test_a_last_step_that_overflows_is_noticed_too(method: str) -> None:
     with pytest.raises(
-        TrainingError, match=r"trained values became infinite at step 1; nothing was written\. Lower --lr"
+        TrainingError, match=r"trained values became infinite at step 1; nothing was written\. Lower `lr`"
     ):
         tuned({"ltp": ltp_recipe, "sp": sp_recipe}[method](lr=1e39, epochs=1), method, examples=8)
 

@@ -157,9 +157,9 @@ def test_texts_without_words_are_called_so(mini: Any, times: float | None) -> No
 
 
 def test_a_length_that_the_tokenizer_or_template_forbids_is_refused(mini: Any) -> None:
-    with pytest.raises(InputError, match="--max-length 513 is more than mini reads: 512"):
+    with pytest.raises(InputError, match="`max_length` 513 is more than mini reads: 512"):
         report_task(XNLI, mini, **SETTINGS | {"backbone": "mini", "max_length": 513})
-    with pytest.raises(InputError, match="--max-length 8 is too short"):
+    with pytest.raises(InputError, match="`max_length` 8 is too short"):
         report_task(XNLI, mini, **SETTINGS | {"max_length": 8})
 
 

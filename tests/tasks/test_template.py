@@ -179,7 +179,7 @@ def test_discrete_has_no_prompt() -> None:
 
 
 def test_too_short_a_length_names_the_need() -> None:
-    with pytest.raises(InputError, match=r"takes 10 tokens .*premise, hypothesis .*raise --max-length to 12 or more"):
+    with pytest.raises(InputError, match=r"takes 10 tokens .*premise, hypothesis .*raise `max_length` to 12 or more"):
         build(wordpiece(), "soft", max_length=11)
     template = build(wordpiece(), "soft", max_length=12)
     assert "the . no ?" in " ".join(template.pieces(template.encode([("the cat", "no cat")])[0]))

@@ -79,23 +79,23 @@ def test_the_record_says_where_scores_come_from(tmp_path: Path) -> None:
 
 
 def test_what_a_criterion_takes_is_checked() -> None:
-    nothing: dict[str, object] = dict.fromkeys(("seed", "backbone", "text", "lines"))
+    nothing: dict[str, object] = dict.fromkeys(("seed", "backbone", "texts", "lines"))
     takes = {
         "delta": set(),
         "random": {"seed"},
         "magnitude": {"backbone"},
-        "gradient": {"backbone", "text", "lines"},
-        "fisher": {"backbone", "text", "lines"},
+        "gradient": {"backbone", "texts", "lines"},
+        "fisher": {"backbone", "texts", "lines"},
     }
     for criterion, taken in takes.items():
         for name in nothing:
-            given = nothing | ({"text": "t"} if "text" in taken else {}) | {name: 0}
+            given = nothing | ({"texts": "t"} if "texts" in taken else {}) | {name: 0}
             if name in taken:
                 check_criterion(criterion, **given)
             else:
-                with pytest.raises(InputError, match=f"criterion '{criterion}' takes no {name}; leave --{name} out"):
+                with pytest.raises(InputError, match=f"criterion '{criterion}' takes no {name}; leave `{name}` out"):
                     check_criterion(criterion, **given)
-    with pytest.raises(InputError, match="criterion 'gradient' needs text"):
+    with pytest.raises(InputError, match=r"criterion 'gradient' needs text .* give some as `texts`"):
         check_criterion("gradient", **nothing)
 
 

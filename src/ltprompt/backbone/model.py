@@ -168,7 +168,7 @@ class Backbone:
     def check_length(self, max_length: int) -> None:
         """Raise `InputError` where inputs of `max_length` tokens would not fit the backbone."""
         if not 8 <= max_length <= self.max_length:
-            raise InputError(f"max_length {max_length} is outside 8 to {self.max_length}, what this backbone can read")
+            raise InputError(f"`max_length` {max_length} is outside 8 to {self.max_length}, what this backbone reads")
 
     @property
     def packs(self) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltprompt.cli.process import DTYPE_HELP, SAME_BYTES, computing
+from ltprompt.cli.options import Device, Dtype
+from ltprompt.cli.process import SAME_BYTES, computing
 
 if TYPE_CHECKING:
     from ltprompt.experiments.records import RunSpec
@@ -34,12 +35,14 @@ def grid(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes on this machine, through Ray")] = None,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster: auto or host:port")] = None,
-    gpus_per_worker: Annotated[
+    gpus: Annotated[
         float | None,
-        typer.Option(min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"),
+        typer.Option(
+            "--gpus-per-worker", min=0, help="share of a GPU for each worker [on CUDA: 1, or this machine's shared out]"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Annotated[
         int | None, typer.Option(help=f"CPU threads of a worker; {SAME_BYTES} [all cores, shared out]")
     ] = None,
@@ -55,7 +58,7 @@ def grid(
             from ltprompt.cli.watching import stage_one_bar
             from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
         computing(device, dtype, threads)  # stage 1 here, and without workers the runs
-        where = Where(device, dtype, threads, workers, ray, gpus_per_worker)
+        where = Where(device, dtype, threads, workers, ray, gpus)
         plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
         for note in plan.notes:
             _note(note)

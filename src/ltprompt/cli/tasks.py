@@ -9,22 +9,23 @@ from typing import Annotated
 
 import typer
 
+from ltprompt.cli.options import Command, Json, Language, Revision, TaskName
 from ltprompt.errors import InputError
 
 task_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a task, or start one of your own.")
 
 
-@task_app.command("check")
+@task_app.command("check", cls=Command)
 def task_check(
     task: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="task file .yaml, or xnli, americasnli")],
     data: Annotated[list[Path] | None, typer.Option(help="table to look at; may be repeated")] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="the tables have no labels")] = False,
     backbone: Annotated[str, typer.Option(help="hub id, folder or mini; only its tokenizer is read")] = "mini",
-    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
-    language: Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")] = None,
+    revision: Revision = None,
+    language: Language = None,
     prompt_length: Annotated[int, typer.Option(min=1, help="pseudo-tokens")] = 4,
     max_length: Annotated[int, typer.Option(min=1, help="tokens an example")] = 256,
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Show a task as a backbone reads it: filled templates, label words, lengths, how the language is split."""
     from ltprompt.backbone.model import load_tokenizer
@@ -46,7 +47,7 @@ def task_check(
     print(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if json_ else show_task_report(found))
 
 
-@task_app.command("new")
+@task_app.command("new", cls=Command)
 def task_new(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="task file to write")],
     pairs: Annotated[bool, typer.Option("--pairs/--single", help="two texts an example, or one")] = True,
@@ -67,7 +68,7 @@ def task_new(
 
 def split(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="labelled table: .tsv, .csv or .jsonl")],
-    task: Annotated[str, typer.Option(help="xnli, americasnli or a task file .yaml")],
+    task: TaskName,
     shots: Annotated[int, typer.Option(min=1, help="examples a class to train on")],
     out: Annotated[Path, typer.Option(help="folder for train.K.jsonl, dev.K.jsonl and rest.jsonl")],
     dev_shots: Annotated[int | None, typer.Option(min=0, help="examples a class for dev [as many]")] = None,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ltprompt.cli.process import DTYPE_HELP, THREADS_HELP, computing
+from ltprompt.cli.options import Command, Device, Dtype, Json, Threads
+from ltprompt.cli.process import computing
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,50 +25,50 @@ ticket_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cut,
 HEADER = ("strategy", "criterion", "seed", "ratio", "scope", "layers", "fingerprint")
 
 
-@ticket_app.command("cut")
+@ticket_app.command("cut", cls=Command)
 def ticket_cut(
     scores_dir: Annotated[Path, typer.Argument(metavar="SCORES_DIR", help="folder that `scores --out` wrote")],
     ratio: Annotated[float, typer.Option(help="share of the eligible parameters, 0 to 1")],
     out: Annotated[Path, typer.Option(help="ticket file to write, such as en-20.safetensors")],
     scope: Annotated[str, typer.Option(help="rank across all layers (global) or within each (layer)")] = "global",
     layers: Annotated[str, typer.Option(help="all, lower, middle, higher, or a list such as 5-8")] = "all",
-    select: Annotated[
-        str, typer.Option(help="criterion: delta (movement), random, magnitude, gradient or fisher")
+    criterion: Annotated[
+        str, typer.Option("--select", help="criterion: delta (movement), random, magnitude, gradient or fisher")
     ] = "delta",
     seed: Annotated[int | None, typer.Option(min=0, help="of --select random [0]")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="of --select magnitude, gradient or fisher: where it now is, if it has moved")
     ] = None,
-    text: Annotated[
-        list[Path] | None, typer.Option(help="of --select gradient or fisher: text file; may be repeated")
+    texts: Annotated[
+        list[Path] | None, typer.Option("--text", help="of --select gradient or fisher: text file; may be repeated")
     ] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="lines drawn from --text [2048]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
-    threads: Annotated[int | None, typer.Option(help=THREADS_HELP)] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
 ) -> None:
     """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
     from ltprompt.tickets.scores import Scores, check_criterion
     from ltprompt.tickets.selection import eligible_layers
 
-    check_criterion(select, seed=seed, backbone=backbone, text=text, lines=lines)
+    check_criterion(criterion, seed=seed, backbone=backbone, texts=texts, lines=lines)
     scores = Scores.load(scores_dir)
     eligible_layers(scores.parameters, ratio=ratio, scope=scope, layers=layers)
-    if select == "random":
+    if criterion == "random":
         from ltprompt.stage1.criteria import find_criterion
 
-        scores = find_criterion(scores, select, seed=seed)
-    elif select != "delta":
-        scores = _scores_by(select, scores, scores_dir, backbone, text, lines, (device, dtype, threads))
+        scores = find_criterion(scores, criterion, seed=seed)
+    elif criterion != "delta":
+        scores = _scores_by(criterion, scores, scores_dir, backbone, texts, lines, (device, dtype, threads))
     found = scores.select(ratio, cast("Scope", scope), layers)
     found.save(out)
     if found.zero_entries:
-        what = "never moved (score 0)" if select == "delta" else "have score 0"
+        what = "never moved (score 0)" if criterion == "delta" else "have score 0"
         print(f"note: {found.zero_entries:,} of the ticket's {found.size:,} entries {what}", file=sys.stderr)
     print(_written(found, out))
 
 
-@ticket_app.command("combine")
+@ticket_app.command("combine", cls=Command)
 def ticket_combine(
     out: Annotated[Path, typer.Option(help="ticket file to write")],
     union: Annotated[
@@ -91,10 +92,10 @@ def ticket_combine(
     print(_written(found, out))
 
 
-@ticket_app.command("inspect")
+@ticket_app.command("inspect", cls=Command)
 def ticket_inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    json_: Json = False,
     plot: Annotated[Path | None, typer.Option(help="write a bar chart by layer, PNG or PDF")] = None,
 ) -> None:
     """Show where a ticket's entries lie, by layer and by kind of module."""
@@ -111,10 +112,10 @@ def ticket_inspect(
     print(_json(header | found.to_json()) if json_ else show_distribution(header, found))
 
 
-@ticket_app.command("compare")
+@ticket_app.command("compare", cls=Command)
 def ticket_compare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON to stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Compare tickets pair by pair: overlap, and the overlap expected by chance."""
     from itertools import combinations

@@ -123,7 +123,9 @@ class GridFolder:
         Raises `InputError` where no grid is in the folder, `FileFormatError` where its plan is damaged or newer.
         """
         if not self._has(self.plan, "plan"):
-            raise InputError(f"{self.root} holds no grid ({GRID_PLAN} is not there); name the --out of `ltprompt grid`")
+            raise InputError(
+                f"{self.root} holds no grid ({GRID_PLAN} is not there); name one that `ltprompt grid` filled"
+            )
         where, data = self._read(self.plan, "plan", "", "the plan of a grid")
         _check_format(where, data.get("format"), PLAN_FORMAT)
         return _parsed(where, data, Plan)

@@ -51,10 +51,10 @@ def check_place(out: str | Path, file: str, what: str) -> None:
     """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
     out = Path(out)
     if (out / file).exists():
-        raise InputError(f"{out} already holds {what}; use it, choose another --out, or delete it")
+        raise InputError(f"{out} already holds {what}; use it, choose another `out`, or delete it")
     nearest = next(place for place in (out, *out.parents) if place.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another --out")
+        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another `out`")
 
 
 def canonical_json(data: Any) -> str:

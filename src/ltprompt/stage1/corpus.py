@@ -76,7 +76,7 @@ class TokenizedCorpus:
         special = SpecialTokens.of(tokenizer)
         room = max_length - special.count
         if room < 1:
-            raise InputError(f"--max-length {max_length} leaves no room for text; give at least {special.count + 1}")
+            raise InputError(f"`max_length` {max_length} leaves no room for text; give at least {special.count + 1}")
         ignored = special_ids(tokenizer)
         flat, ends = array("i"), array("q", [0])  # grow in place: no Python list of all ids
         for start in range(0, len(lines), CHUNK):

@@ -56,7 +56,7 @@ def find_criterion(
     Raises `InputError` for an unknown criterion and for what is missing, unusable or of no use to the criterion,
     `MismatchError` for another backbone, `TrainingError` where the loss is not finite.
     """
-    check_criterion(criterion, seed=seed, backbone=backbone, text=texts, lines=lines)
+    check_criterion(criterion, seed=seed, backbone=backbone, texts=texts, lines=lines)
     if criterion == "delta":
         return scores
     if criterion == "random":
@@ -125,7 +125,7 @@ def gradient_scores(
     Raises `InputError` for an unusable batch size, `TrainingError` where the loss is not finite.
     """
     if batch_size < 1:
-        raise InputError(f"batch_size {batch_size} is not a positive number; leave it out for {BATCH_SIZE}")
+        raise InputError(f"`batch_size` {batch_size} is not a positive number; leave it out for {BATCH_SIZE}")
     trainee = Trainee(backbone, scores.strategy, lr=0.0)
     masking = Masking.of(backbone)
     master = backbone.word_embeddings.weight.dtype
@@ -137,7 +137,7 @@ def gradient_scores(
             inputs, targets = masking.apply(batch, np.random.default_rng([DRAW_SEED, 1, number]))
             loss = masked_gradient(trainee, inputs, targets, compute)
             if not math.isfinite(loss):
-                raise TrainingError(f"the loss is {loss}, so it has no gradient; try --dtype fp32")
+                raise TrainingError(f"the loss is {loss}, so it has no gradient; try `dtype` fp32")
             _add(sums, trainee, np.unique(np.concatenate(inputs)), squared=criterion == "fisher")
             if on_lines is not None:
                 on_lines(len(batch))
@@ -148,7 +148,7 @@ def gradient_scores(
 def _drawn(backbone: Backbone, texts: Sequence[str], lines: int, max_length: int) -> TokenizedCorpus:
     """Return `lines` of the texts, drawn without replacement and in the order of the draw, as token ids."""
     if lines < 1:
-        raise InputError(f"lines {lines} is not a positive number; leave it out for {LINES:,}")
+        raise InputError(f"`lines` {lines} is not a positive number; leave it out for {LINES:,}")
     backbone.check_length(max_length)
     order = np.random.default_rng([DRAW_SEED, 2]).permutation(len(texts))[:lines]
     return TokenizedCorpus.build([texts[i] for i in order], backbone.tokenizer, max_length=max_length)
@@ -186,7 +186,7 @@ def _check_backbone(scores: Scores, backbone: Backbone) -> None:
     if backbone.fingerprint != scores.fingerprint:
         raise MismatchError(
             f"the scores are of the backbone {scores.fingerprint[:12]}, this backbone is {backbone.fingerprint[:12]}; "
-            "give the one that they were found with (--backbone)"
+            "give the `backbone` that they were found with"
         )
 
 

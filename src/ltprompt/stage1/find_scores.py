@@ -49,7 +49,7 @@ def find_scores(
     checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
     if checkpoint is not None and checkpoint.exists() and not resume:
         raise InputError(
-            f"{out} holds the checkpoint of an unfinished run; add --resume to go on, or delete {checkpoint}"
+            f"{out} holds the checkpoint of an unfinished run; give `resume` to go on, or delete {checkpoint}"
         )
     movement = find_movement(
         backbone,

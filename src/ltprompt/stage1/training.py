@@ -223,7 +223,7 @@ class StageOne:
             if file.metadata["identity"] != identity:
                 raise InputError(
                     f"{path} was left by a stage 1 with other settings, dtype, text or backbone; "
-                    "run it with those, choose another --out, or delete it"
+                    "run it with those, choose another `out`, or delete it"
                 )
             file.verify()
             state = {name: file.get(name) for name in file.names}
@@ -319,6 +319,6 @@ def _dropout_seed(seed: int, number: int) -> int:
 def _require_finite(value: float, step: int, lr: float) -> None:
     if not math.isfinite(value):
         raise TrainingError(
-            f"the loss became {value} at step {step}; nothing was written. Lower --lr (now {lr:g}), "
-            "or train with --dtype fp32"
+            f"the loss became {value} at step {step}; nothing was written. Lower `lr` (now {lr:g}), "
+            "or train with `dtype` fp32"
         )

@@ -124,7 +124,7 @@ def choose_method(method: str | None = None, template: str | None = None, trains
     found = find_method(method)
     for axis, given, own in (("template", template, found.template), ("trains", trains, found.trains)):
         if given is not None and given != own:
-            raise InputError(f"method {method!r} has {axis} {own!r}, not {given!r}; leave out method or {axis}")
+            raise InputError(f"method {method!r} has {axis} {own!r}, not {given!r}; leave out `method` or `{axis}`")
     return found
 
 

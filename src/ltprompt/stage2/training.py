@@ -187,6 +187,6 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> L
 
 def _diverged(what: str, step: int, recipe: Recipe) -> str:
     return (
-        f"{what} at step {step}; nothing was written. Lower --lr (now {recipe.lr:g}) "
-        f"or --prompt-lr (now {recipe.prompt_lr:g}), or train with --dtype fp32"
+        f"{what} at step {step}; nothing was written. Lower `lr` (now {recipe.lr:g}) "
+        f"or `prompt_lr` (now {recipe.prompt_lr:g}), or train with `dtype` fp32"
     )

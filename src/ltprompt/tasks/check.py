@@ -142,7 +142,7 @@ def report_task(
     tokenizer cannot tell from others, and a `max_length` that the template or the tokenizer does not allow.
     """
     if max_length > tokenizer.model_max_length:
-        raise InputError(f"--max-length {max_length} is more than {backbone} reads: {tokenizer.model_max_length}")
+        raise InputError(f"`max_length` {max_length} is more than {backbone} reads: {tokenizer.model_max_length}")
     words = Verbaliser.build(task.words_for(language), tokenizer)
     templates = {
         style: Template.build(

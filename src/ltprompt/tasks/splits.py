@@ -92,7 +92,7 @@ def split_paths(out: Path, shots: int, dev_shots: int) -> dict[str, Path]:
     }
     for path in paths.values():
         if path.exists():
-            raise InputError(f"{path} exists already; choose another --out or delete it")
+            raise InputError(f"{path} exists already; choose another `out` or delete it")
     return paths
 
 
@@ -143,7 +143,7 @@ def _check_enough(classes: Sequence[Sequence[int]], rows: Rows, task: Task, shot
     if fewest >= shots + dev_shots:
         return
     raise InputError(
-        f"{rows.name}: different examples of {label!r} number {fewest}, but --shots {shots} and --dev-shots "
+        f"{rows.name}: different examples of {label!r} number {fewest}, but `shots` {shots} and `dev_shots` "
         f"{dev_shots} take {shots + dev_shots} of each class; {_mend(fewest, shots, dev_shots)}"
     )
 
@@ -151,7 +151,7 @@ def _check_enough(classes: Sequence[Sequence[int]], rows: Rows, task: Task, shot
 def _mend(fewest: int, shots: int, dev_shots: int) -> str:
     """Say what the smallest class does allow."""
     if shots != dev_shots and fewest > dev_shots:
-        return f"the largest possible is --shots {fewest - dev_shots} with this --dev-shots"
+        return f"the largest possible is `shots` {fewest - dev_shots} with this `dev_shots`"
     if fewest >= 2:
-        return f"the largest possible is --shots {fewest // 2} with as many for dev"
+        return f"the largest possible is `shots` {fewest // 2} with as many for dev"
     return "label more of that class"

@@ -141,7 +141,7 @@ def _read_with_bases(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[di
     else:
         raise InputError(f"unknown task {name!r}; {choices(name, _packaged())}, or give the path of a .yaml file")
     if where in seen:
-        raise InputError(f"{where} is its own base ({' -> '.join((*seen, where))}); remove one `base`")
+        raise InputError(f"{where} is its own base ({' -> '.join((*seen, where))}); remove one base")
     data = _parse(text, where)
     base = data.pop(BASE, None)
     if base is None:

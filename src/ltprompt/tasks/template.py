@@ -75,7 +75,7 @@ class Template:
         special = SpecialTokens.of(tokenizer)
         slots = prompt_length if f"{{{PROMPT}}}" in parts else 0
         if slots < 1 and f"{{{PROMPT}}}" in parts:
-            raise InputError(f"--prompt-length must be at least 1, found {prompt_length}")
+            raise InputError(f"`prompt_length` must be at least 1, found {prompt_length}")
         body = [_resolve(part, columns, tokenizer, special, slots) for part in parts]
         for name in (MASK, *columns):
             if parts.count(f"{{{name}}}") != 1:
@@ -158,8 +158,8 @@ def _room(pieces: Sequence[Fixed | int], columns: Sequence[str], max_length: int
     fixed = sum(len(piece) for piece in pieces if not isinstance(piece, int))
     if max_length - fixed < len(columns):
         raise InputError(
-            f"--max-length {max_length} is too short: the template alone takes {fixed} tokens and each of "
-            f"{', '.join(columns)} needs at least one; raise --max-length to {fixed + len(columns)} or more"
+            f"`max_length` {max_length} is too short: the template alone takes {fixed} tokens and each of "
+            f"{', '.join(columns)} needs at least one; raise `max_length` to {fixed + len(columns)} or more"
         )
     return max_length - fixed
 

@@ -166,23 +166,23 @@ def read_origin(path: Path | str) -> Origin:
     return found
 
 
-def check_criterion(criterion: str, *, seed: object, backbone: object, text: object, lines: object) -> None:
+def check_criterion(criterion: str, *, seed: object, backbone: object, texts: object, lines: object) -> None:
     """Raise `InputError` for an unknown criterion, and where what it needs is missing or what it ignores is given.
 
-    seed, backbone, text, lines: what was given, None where nothing was. A missing backbone is no error here: the
+    seed, backbone, texts, lines: what was given, None where nothing was. A missing backbone is no error here: the
     scores' record may name it.
     """
     if criterion not in CRITERIA:
         raise InputError(f"unknown criterion {criterion!r}; {choices(criterion, CRITERIA)}")
-    users = {"seed": ("random",), "backbone": READ_WEIGHTS, "text": READ_TEXT, "lines": READ_TEXT}
-    given = {"seed": seed, "backbone": backbone, "text": text, "lines": lines}
+    users = {"seed": ("random",), "backbone": READ_WEIGHTS, "texts": READ_TEXT, "lines": READ_TEXT}
+    given = {"seed": seed, "backbone": backbone, "texts": texts, "lines": lines}
     for name, value in given.items():
         if value is not None and criterion not in users[name]:
             raise InputError(
-                f"criterion {criterion!r} takes no {name}; leave --{name} out, or choose {' or '.join(users[name])}"
+                f"criterion {criterion!r} takes no {name}; leave `{name}` out, or choose {' or '.join(users[name])}"
             )
-    if criterion in READ_TEXT and text is None:
-        raise InputError(f"criterion {criterion!r} needs text to take gradients on; give some with --text")
+    if criterion in READ_TEXT and texts is None:
+        raise InputError(f"criterion {criterion!r} needs text to take gradients on; give some as `texts`")
 
 
 def _tensors_path(path: Path | str) -> Path:

@@ -250,10 +250,14 @@ def test_every_problem_is_found_at_once(tmp_path: Path) -> None:
     found = made(tmp_path, TABLE, test={"files": "test/{language}.tsv"})
     problems = found.problems("in-language", ["en", "sw", "ur", "vi"], [2, 16])
     en, sw, sw_16, vi, test_en, test_sw, test_vi = problems
-    assert en.startswith("data/en.tsv: different examples of 'entailment' number 4, but shots 16 and dev_shots 16 take")
-    assert en.endswith("the largest possible is shots 2 with as many for dev")
-    assert sw.startswith("data/sw.tsv: different examples of 'entailment' number 2, but shots 2 and dev_shots 2 take 4")
-    assert "dev_shots 16 take 32" in sw_16
+    assert en.startswith(
+        "data/en.tsv: different examples of 'entailment' number 4, but `shots` 16 and `dev_shots` 16 take"
+    )
+    assert en.endswith("the largest possible is `shots` 2 with as many for dev")
+    assert sw.startswith(
+        "data/sw.tsv: different examples of 'entailment' number 2, but `shots` 2 and `dev_shots` 2 take 4"
+    )
+    assert "`dev_shots` 16 take 32" in sw_16
     assert vi.startswith(f"{tmp_path}/data/vi.tsv does not exist")
     assert test_en.endswith(f"did you mean {tmp_path}/test/eng.tsv?")
     assert "test/sw.tsv, line 2: unknown label 'yes'; choose from entailment, neutral, contradiction" in test_sw

@@ -399,13 +399,13 @@ def test_all_problems_with_the_data_are_listed_before_anything_runs(base: Path, 
         ({"task": "xnly"}, "unknown task 'xnly'; did you mean 'xnli'?"),
         ({"methods": {"method": "lora", "size": 2.5}}, "size 2.5 does not suit method 'lora'"),
         ({"methods": {"method": "sp", "size": 8}}, "method 'sp' takes no size"),
-        ({"max_length": 9999}, "max_length 9999 is outside 8 to"),
-        ({"max_length": 12}, "--max-length 12 is too short"),
+        ({"max_length": 9999}, "`max_length` 9999 is outside 8 to"),
+        ({"max_length": 12}, "`max_length` 12 is too short"),
         ({"methods": {"method": "ltp", "ticket": "mini-20"}}, "the ticket is for the backbone"),
         ({"methods": {"method": "ltp", "ticket": "no.safetensors"}}, "no.safetensors does not exist"),
         ({"scores": {"folder": "none"}}, "scores.folder: "),
         ({"methods": {"method": "ltp", "ratio": 0.3, "layers": "2-9"}}, "the segment '2-9' cannot be used"),
-        ({"scores": {"text": "en.txt", "max_length": 9999}}, "max_length 9999 is outside 8 to"),
+        ({"scores": {"text": "en.txt", "max_length": 9999}}, "`max_length` 9999 is outside 8 to"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(
@@ -521,5 +521,5 @@ def test_workers_share_gpus_or_have_none(
 
 
 def test_workers_on_cuda_without_a_gpu_are_refused() -> None:
-    with pytest.raises(InputError, match="--gpus-per-worker"):
+    with pytest.raises(InputError, match="give `gpus` of 1 or less"):
         _ = Where("cuda:0", workers=2, gpus=0).gpus_per_worker

@@ -211,7 +211,7 @@ def test_a_second_driver_is_refused_at_once_with_the_first_ones_name(folder: Gri
             Ledger.open(folder.ledger)
         assert str(caught.value) == (
             f"the grid in {folder.root} is being run by process {os.getpid()} on {socket.gethostname()}; "
-            "wait for it, stop it, or choose another --out"
+            "wait for it, stop it, or choose another `out`"
         )
         ledger.started(IDS[0])  # the refused one has done no harm
     with Ledger.open(folder.ledger) as ledger:

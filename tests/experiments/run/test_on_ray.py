@@ -435,7 +435,7 @@ def run_is_possible(folder: GridFolder) -> bool:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "say how many workers with --workers, or name a Ray cluster with --ray"),
+        ({}, "give a number of `workers`, or the address of a Ray cluster as `ray`"),
         ({"workers": 0}, "workers cannot be 0; give 1 or more"),
         ({"address": "auto", "cpus_per_worker": 0}, "CPUs a worker cannot be 0; give 1 or more"),
         ({"workers": 1, "gpus_per_worker": -1}, "GPUs a worker cannot be -1; give 0 or more"),

@@ -154,11 +154,7 @@ class Sources:
     def _draw_splits(self, language: str, shots: int) -> _Drawn:
         table, dev_shots = self._rows(self.settings.train, language), self._dev_shots(shots)
         rows = table.rows
-        try:
-            split = draw(rows, self.task, shots=shots, dev_shots=dev_shots, seed=self.settings.train.draw_seed)
-        except InputError as error:
-            # It speaks of the flags of a command; in a grid they are keys.
-            raise InputError(str(error).replace("--dev-shots", "dev_shots").replace("--shots", "shots")) from error
+        split = draw(rows, self.task, shots=shots, dev_shots=dev_shots, seed=self.settings.train.draw_seed)
         rest = None
         if self.settings.test is None:
             note = f"rest of {self.source_name} ({len(split.rest):,} examples)"

@@ -83,7 +83,7 @@ class Tickets:
         if known is not None and digest(ticket) != known.sha256:
             raise MismatchError(
                 f"{path} was made anew and is not what {self.folder.ticket_record(name)} says, as scores found on "
-                "another machine may be; give those scores as scores.folder, or choose another --out"
+                "another machine may be; give those scores as scores.folder, or choose another `out`"
             )
         if not path.is_file():
             ticket.save(path)
@@ -192,7 +192,7 @@ class Tickets:
             return self.own_scores(wish)
         place = self.base / wish.scores.folder.replace("{strategy}", wish.strategy)
         if not (place / SCORES_TENSORS).is_file():
-            raise InputError(f"scores.folder: {place} holds no scores; expected what `ltprompt scores --out` writes")
+            raise InputError(f"scores.folder: {place} holds no scores; expected what `ltprompt scores` writes")
         return place
 
     def own_scores(self, wish: TicketWish) -> Path:

@@ -69,7 +69,7 @@ class Where:
         cuda = self.device.startswith("cuda")
         if self.gpus is not None:
             if cuda and not self.gpus:
-                raise InputError(f"device {self.device!r} needs GPUs for the workers; give --gpus-per-worker 1 or less")
+                raise InputError(f"device {self.device!r} needs GPUs for the workers; give `gpus` of 1 or less")
             return self.gpus
         found = torch.cuda.device_count() if cuda or self.device == "auto" else 0
         if not found:

@@ -278,7 +278,7 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         ):  # fmt: skip
             connection.execute(statement)
     elif application != APPLICATION:
-        raise FileFormatError(f"{path} is a database, but not a grid's ledger; choose another --out")
+        raise FileFormatError(f"{path} is a database, but not a grid's ledger; choose another `out`")
     elif version > LEDGER_FORMAT:
         raise FileFormatError(f"{path} has format {version}, this version reads {LEDGER_FORMAT}; update ltprompt")
 
@@ -296,11 +296,11 @@ def _explained(path: Path, error: sqlite3.Error) -> LtpError:
     primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return InputError(
-            f"the grid in {path.parent} is being run by {_holder(path)}; wait for it, stop it, or choose another --out"
+            f"the grid in {path.parent} is being run by {_holder(path)}; wait for it, stop it, or choose another `out`"
         )
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return _damaged(path)
-    return OutputError(f"cannot write {path}: {error}; free some space, or choose an --out that can be written")
+    return OutputError(f"cannot write {path}: {error}; free some space, or choose an `out` that can be written")
 
 
 def _damaged(path: Path) -> FileFormatError:

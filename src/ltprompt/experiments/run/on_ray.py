@@ -171,7 +171,7 @@ class _Pool:
         if job is None:
             self._deaths_at_load += 1
             if self._deaths_at_load == DEATHS:
-                raise TrainingError(f"{DEATHS} workers died while they loaded; try fewer --workers. The last: {error}")
+                raise TrainingError(f"{DEATHS} workers died while they loaded; try fewer `workers`. The last: {error}")
             self._up(0, f"one died while it loaded and is replaced: {error}")
         else:
             self._put_back(job, error)
@@ -204,7 +204,7 @@ class _Pool:
 
 def _check_numbers(workers: int | None, address: str | None, cpus: int | None, gpus: float) -> None:
     if workers is None and address is None:
-        raise InputError("say how many workers with --workers, or name a Ray cluster with --ray")
+        raise InputError("give a number of `workers`, or the address of a Ray cluster as `ray`")
     for name, value, least in (("workers", workers, 1), ("CPUs a worker", cpus, 1), ("GPUs a worker", gpus, 0)):
         if value is not None and value < least:
             raise InputError(f"{name} cannot be {value}; give {least} or more")

@@ -151,7 +151,7 @@ def _start_or_say(ray: Any, workers: int, store: int) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         raise TrainingError(
             f"Ray did not start on this machine ({' '.join(str(error).split())}); look at free memory, /dev/shm and "
-            "/tmp/ray, or leave out --workers"
+            "/tmp/ray, or leave out `workers`"
         ) from error
 
 
