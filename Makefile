@@ -6,10 +6,10 @@ BIN := .venv/bin
 SHARED := $(or $(LTPROMPT_SHARED),../shared)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel test-real bench check format clean
+.PHONY: help demo test test-wheel test-real bench check format architecture hooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -32,8 +32,8 @@ demo: .venv/.ready ## walk the command line on a small model
 	$(BIN)/ltprompt demo
 	@echo "To type commands yourself: . $(BIN)/activate"
 
-test: .venv/.dev ## the test suite, without network and without other folders
-	$(BIN)/python -m pytest -q -m "not real and not wheel"
+test: .venv/.dev ## the test suite and what of the code it ran, without network and without other folders
+	$(BIN)/python -m pytest -q --cov --cov-report= -m "not real and not wheel"
 
 test-wheel: .venv/.dev ## the package as its users install it, in a new environment (takes minutes and a package index)
 	$(BIN)/python -m pytest -q -m wheel
@@ -51,16 +51,23 @@ bench: .venv/.dev ## measure against rivals and write docs/benchmarks.md (hours,
 	$(BIN)/python -m benchmarks run --shape mini --runs 1 --case linear-stage1 --case linear-evaluation
 	$(BIN)/python -m benchmarks table docs/benchmarks.json docs/benchmarks.md
 
-check: .venv/.dev ## format, lint, types and import direction
+check: .venv/.dev ## format, lint, types, import direction, and whether the diagram of imports is up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/architecture.py --check
 
 format: .venv/.dev ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+architecture: .venv/.dev ## draw the diagram of docs/architecture.md anew, from the imports
+	$(BIN)/python tools/architecture.py
+
+hooks: .venv/.dev ## have git run `make check` before every commit of this checkout
+	$(BIN)/pre-commit install
+
 clean: ## remove .venv, caches and built files
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

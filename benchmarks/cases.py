@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.job import Job, Outcome
-from ltprompt.device import resolve
+from ltprompt.device import tune_process
 from ltprompt.errors import InputError, choices
 
 OURS = "ours"
@@ -41,7 +41,7 @@ class Implementation:
 
         def run(job: Job) -> Outcome:
             if module == OURS:
-                resolve("cpu", job.dtype)
+                tune_process(None, on_cpu=True)
             outcome: Outcome = function(job, **self.given)
             return outcome
 

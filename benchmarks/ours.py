@@ -24,8 +24,10 @@ from ltprompt.backbone.pretrained import originals
 from ltprompt.stage1.training import mlm_step
 from ltprompt.stage1.weights import Trainee
 from ltprompt.stage2.forward import Reader
-from ltprompt.stage2.methods import LTP, METHODS, Weights, build_optimizer, training_weights
-from ltprompt.stage2.training import fold, train_step
+from ltprompt.stage2.methods import LTP, METHODS
+from ltprompt.stage2.readout import WordReadout, fold
+from ltprompt.stage2.training import Learner, train_step
+from ltprompt.stage2.weights import Weights, training_weights
 from ltprompt.tasks.verbaliser import Verbaliser
 from ltprompt.tickets import selection
 from ltprompt.tickets.ticket import Ticket
@@ -57,16 +59,16 @@ def stage_two(job: Job, *, method: str) -> Outcome:
     chosen = METHODS[method]
     ticket = job.place.ticket() if chosen.trains == "ticket" else None
     builder = training_weights(
-        chosen, backbone, ticket=ticket, words=[*given.words, backbone.tokenizer.pad_token_id],
-        outputs=reader.outputs, size=chosen.size, seed=SEED,
+        chosen.trains, backbone, ticket=ticket, token_ids=[*given.words, backbone.tokenizer.pad_token_id],
+        label_ids=reader.readout.label_ids, rank=chosen.rank, seed=SEED,
     )  # fmt: skip
     with builder as weights:
         job.seeded()
-        optimizer = build_optimizer(LTP, weights, prompt, backbone.norms)
+        learner = Learner.of(reader, weights, prompt, LTP)
         trained = dict(weights.named_parameters()) if ticket is None else {}
         moved = Movement(job, trained | work.named_prompt(prompt))
         for batch in given.batches:
-            job.clock.lap(train_step(reader, weights, prompt, optimizer, given.examples, batch, work.CLIP))
+            job.clock.lap(train_step(learner, given.examples, batch, work.CLIP))
         if job.dropout:
             return Outcome()
         return Outcome({**moved.outcome().tensors, **_ticket_movement(job.place, ticket, weights)})
@@ -181,7 +183,7 @@ def reader_of(job: Job, backbone: Backbone) -> Reader:
     names = tuple(map(str, pieces))
     average = torch.eye(len(pieces), dtype=torch.float64)
     verbaliser = Verbaliser(names, names, tuple((piece,) for piece in pieces), pieces, (), average)
-    return Reader(backbone, verbaliser, job.compute)
+    return Reader(backbone, WordReadout(verbaliser, work.PROMPT), job.compute)
 
 
 def _ticket_movement(place: Place, ticket: Ticket | None, weights: Weights) -> dict[str, Tensor]:

@@ -261,7 +261,7 @@ def make_adapter(backbone: Backbone, ticket: Ticket) -> Adapter:
     return Adapter(
         changes=tuple(changes),
         shapes={change.name: tuple(backbone.parameters[change.name].shape) for change in changes},
-        prompt=torch.zeros(4, backbone.width),
+        folded=torch.zeros(4, backbone.width),
         moves_output=False,
         fingerprint=backbone.fingerprint,
         backbone=backbone.name,

@@ -201,13 +201,13 @@ def test_the_prompt_encoder_is_kept_where_it_is_asked_for(keep: bool, tmp_path: 
     adapter = toy_adapter(toy_backbone("bert"), "prompt-only", keep_prompt_encoder=keep)
     adapter.save(tmp_path)
     loaded = Adapter.load(tmp_path)
-    assert bool(loaded.prompt_encoder) is keep
-    assert_same_bits(loaded.prompt_encoder, adapter.prompt_encoder)
+    assert bool(loaded.state) is keep
+    assert_same_bits(loaded.state, adapter.state)
     if keep:  # the folded prompt is what the kept encoder gives, computed here by hand
         lstm = torch.nn.LSTM(16, 16, bidirectional=True, batch_first=True)
-        lstm.load_state_dict({n[5:]: t for n, t in loaded.prompt_encoder.items() if n.startswith("lstm.")})
-        hidden = lstm(loaded.prompt_encoder["vectors.weight"][None])[0][0]
-        named = loaded.prompt_encoder
+        lstm.load_state_dict({n[5:]: t for n, t in loaded.state.items() if n.startswith("lstm.")})
+        hidden = lstm(loaded.state["vectors.weight"][None])[0][0]
+        named = loaded.state
         inner = (hidden @ named["mlp.0.weight"].T + named["mlp.0.bias"]).relu()
         assert (inner @ named["mlp.2.weight"].T + named["mlp.2.bias"] - loaded.prompt).abs().max() <= 1e-6
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.precision import FAST
 from helpers.toy_classifiers import (
     CPU,
     LABELS,
@@ -20,7 +21,9 @@ from helpers.toy_classifiers import (
 )
 from helpers.toys import KINDS, toy_backbone, toy_model
 
+from ltprompt import device
 from ltprompt.classifier import PromptClassifier
+from ltprompt.device import resolve
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.tasks import load_task, parse_task
 
@@ -48,7 +51,7 @@ def by_hand(classifier: PromptClassifier, rows: list[dict[str, str]]) -> np.ndar
         (filled,) = classifier.template.encode([(row["premise"], row["hypothesis"])])
         ids = torch.from_numpy(filled.ids)
         words = model.get_input_embeddings()(ids.clamp_min(0)).detach()
-        words[ids < 0] = adapter.prompt[-ids[ids < 0] - 1]
+        words[ids < 0] = adapter.folded[-ids[ids < 0] - 1]
         logits = model(inputs_embeds=words[None]).logits[0, filled.read_at].detach()
         found.append(torch.stack([logits[ids].mean() for ids in pieces]).softmax(0).numpy())
     return np.stack(found)
@@ -117,7 +120,7 @@ def test_a_ticket_of_ratio_0_is_prompt_only() -> None:
     assert nothing.adapter is not None
     assert prompt_only.adapter is not None
     assert nothing.adapter.changes == prompt_only.adapter.changes == ()
-    assert torch.equal(bits(nothing.adapter.prompt), bits(prompt_only.adapter.prompt))
+    assert torch.equal(bits(nothing.adapter.folded), bits(prompt_only.adapter.folded))
 
 
 def test_a_ticket_of_ratio_1_changes_every_eligible_parameter_and_no_other() -> None:
@@ -131,7 +134,7 @@ def test_a_ticket_of_ratio_1_changes_every_eligible_parameter_and_no_other() -> 
 
 
 def test_equal_seeds_train_equal_adapters_and_others_do_not() -> None:
-    prompts = [toy_classifier(toy_backbone("bert", dropout=0.1), seed=seed).adapter.prompt for seed in (3, 3, 4)]  # type: ignore[union-attr]
+    prompts = [toy_classifier(toy_backbone("bert", dropout=0.1), seed=seed).adapter.folded for seed in (3, 3, 4)]  # type: ignore[union-attr]
     assert torch.equal(bits(prompts[0]), bits(prompts[1]))
     assert not torch.equal(prompts[0], prompts[2])
 
@@ -262,6 +265,46 @@ def test_every_method_is_saved_and_loaded(kind: str, method: str, tmp_path: Path
     assert np.array_equal(loaded.predict_proba(OTHER), classifier.predict_proba(OTHER))
     untrained = toy_classifier(toy_backbone(kind), method, size=size, lr=1e-9)
     assert np.abs(untrained.predict_proba(OTHER) - classifier.predict_proba(OTHER)).max() > 1e-3
+
+
+def trained_in(dtype: str | None, folder: Path) -> PromptClassifier:
+    """A saved classifier that was trained in a dtype; None: in fp32, by a version that did not record it."""
+    used = resolve("cpu", dtype or "fp32")
+    classifier = PromptClassifier(toy_backbone("bert"), "xnli", "sp", compute=used, epochs=1, lr=0.02, max_length=48)
+    classifier.fit(TRAIN)
+    assert classifier.adapter is not None
+    if dtype is None:
+        del classifier.adapter.record["dtype"]
+    classifier.save_pretrained(folder)
+    return classifier
+
+
+@pytest.mark.parametrize(
+    ("trained", "sets", "expected"),
+    [
+        ("fp32", ("amx_tile", "avx512_bf16"), "fp32"),
+        ("bf16", ("avx512_bf16",), "bf16"),
+        ("bf16", (), "fp32"),
+        (None, ("amx_tile", "avx512_bf16"), "bf16"),
+        (None, (), "fp32"),
+    ],
+)
+def test_an_adapter_is_used_in_the_dtype_that_it_was_trained_in(
+    trained: str | None, sets: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "FAST_BF16", FAST)
+    monkeypatch.setattr(device, "_processor_has", lambda name: name in sets)
+    classifier = trained_in(trained, tmp_path)
+    loaded = PromptClassifier.from_pretrained(tmp_path, toy_backbone("bert"))
+    assert loaded.compute == resolve("cpu", expected)
+    found = loaded.evaluate({"en": TRAIN})
+    assert found.dtype == found.to_json()["dtype"] == expected
+    assert np.array_equal(loaded.predict_proba(OTHER), classifier.predict_proba(OTHER)) == (
+        expected == (trained or "fp32")
+    )
+    for name in ("fp32", "bf16"):
+        given = PromptClassifier.from_pretrained(tmp_path, toy_backbone("bert"), compute=resolve("cpu", name))
+        assert given.compute.dtype_name == name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from helpers.precision import MEASURED
+from helpers.precision import FAST
 
 from ltprompt import device
-from ltprompt.device import Compute, full_precision, resolve
+from ltprompt.device import Compute, full_precision, resolve, tune_process
 from ltprompt.errors import InputError
 
 CPU = torch.device("cpu")
@@ -26,22 +28,75 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("speedup", "expected"), [(1.49, "fp32"), (1.5, "bf16"), (5.0, "bf16"), (0.2, "fp32")])
-def test_auto_takes_bf16_where_the_processor_is_faster_with_it(
-    speedup: float, expected: str, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend a processor that has the instruction sets given and no other."""
+    monkeypatch.setattr(device, "FAST_BF16", FAST)
+
+    def pretend(*sets: str) -> None:
+        monkeypatch.setattr(device, "_processor_has", lambda name: name in sets)
+
+    return pretend
+
+
+AVX512, AMX = ("avx512_bf16",), ("avx512_bf16", "amx_tile")
+
+
+@pytest.mark.parametrize(
+    ("sets", "trained", "expected"),
+    [
+        ((), None, "fp32"),
+        (AVX512, None, "fp32"),  # on some such processors bf16 has half the rate of fp32
+        (AMX, None, "bf16"),
+        ((), "bf16", "fp32"),
+        (AVX512, "bf16", "bf16"),
+        (AMX, "bf16", "bf16"),
+        (AMX, "fp32", "fp32"),
+        (AMX, "fp8", "bf16"),  # what a later version may know
+    ],
+)
+def test_auto_takes_what_an_adapter_was_trained_in_else_goes_by_the_kind_of_processor(
+    sets: tuple[str, ...], trained: str | None, expected: str, processor: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(device, "_cpu_bf16_speedup", lambda: speedup)
-    assert resolve("cpu").dtype_name == expected
-    assert resolve("cpu", "auto").dtype_name == expected
+    processor(*sets)
+    assert resolve("cpu", trained=trained).dtype_name == expected
+    assert resolve("cpu", "auto", trained=trained).dtype_name == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("trained", [None, "bf16"])
+def test_cuda_takes_bf16_where_it_is_not_emulated(
+    native: bool, trained: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert resolve(trained=trained).dtype_name == ("bf16" if native else "fp32")
+    assert resolve(trained="fp32").dtype_name == "fp32"
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_a_given_dtype_is_taken_without_measuring(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trained", [None, "fp32", "bf16"])
+@pytest.mark.parametrize("sets", [(), AMX])
+def test_a_given_dtype_is_taken_on_every_processor(
+    name: str, dtype: torch.dtype, trained: str | None, sets: tuple[str, ...], processor: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(device, "_cpu_bf16_speedup", lambda: pytest.fail("was measured"))
-    assert resolve("cpu", name) == Compute(CPU, dtype)
-    assert resolve("cpu", name).dtype_name == name
+    processor(*sets)
+    assert resolve("cpu", name, trained=trained) == Compute(CPU, dtype)
+    assert resolve("cpu", name, trained=trained).dtype_name == name
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="there the kernel says what the processor has")
+def test_the_processor_has_what_the_kernel_says() -> None:
+    kernel = CPUINFO.read_text().split()
+    for name in device.ANY_BF16:
+        assert device._processor_has(name) == (name in kernel)
+
+
+def test_a_set_that_torch_does_not_know_is_not_there() -> None:
+    assert not device._processor_has("amx_of_the_future")
 
 
 def test_auto_takes_the_best_device_present(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,14 +119,13 @@ def test_an_unknown_dtype_is_refused(name: str) -> None:
         resolve("cpu", name)
 
 
-def test_threads() -> None:
-    resolve("cpu", "fp32", threads=1)
+def test_a_process_of_ours_has_the_threads_asked_for() -> None:
+    tune_process(1, on_cpu=False)
     assert torch.get_num_threads() == 1
-    resolve("cpu", "fp32")
+    tune_process(None, on_cpu=False)
     assert torch.get_num_threads() == 1
-    for wrong in (0, -2):
-        with pytest.raises(InputError, match=f"`threads` {wrong} is not a positive number"):
-            resolve("cpu", "fp32", threads=wrong)
+    tune_process(2, on_cpu=False)
+    assert torch.get_num_threads() == 2
 
 
 def test_autocast_multiplies_in_the_dtype_and_full_precision_does_not() -> None:
@@ -89,14 +143,6 @@ def test_autocast_multiplies_in_the_dtype_and_full_precision_does_not() -> None:
     assert layer.weight.dtype == torch.float32
 
 
-def test_the_speed_of_bf16_is_measured_once() -> None:
-    MEASURED.cache_clear()
-    first = MEASURED()
-    assert first > 0
-    assert MEASURED() == first
-    assert MEASURED.cache_info().misses == 1
-
-
 KEPT = """
 import os
 import sys
@@ -104,10 +150,9 @@ from pathlib import Path
 
 import torch
 
-from ltprompt.device import resolve, return_freed_memory
+from ltprompt.device import return_freed_memory, tune_process
 
-if sys.argv[1] == "cpu":
-    resolve("cpu", "fp32")
+tune_process(None, on_cpu=sys.argv[1] == "cpu")
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -125,3 +170,13 @@ print(kept > 2**27, resident() - before > 2**27)
 def test_freed_memory_is_kept_for_the_next_step_or_returned(device: str) -> None:
     found = subprocess.run([sys.executable, "-c", KEPT, device], capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(device == "cpu"), "False"]
+
+
+def test_no_call_of_the_library_changes_its_callers_process(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "helpers.library_calls", str(tmp_path)]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert len(lines) == 30
+    assert [line for line in lines if not line.endswith(": nothing")] == []

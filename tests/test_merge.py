@@ -114,12 +114,12 @@ def test_merged_logits_are_those_of_the_applied_adapter(case: tuple[str, str, bo
     adapter.apply(backbone)
     words = backbone.word_embeddings(given.ids.clamp_min(0))
     for row, place in (given.ids < 0).nonzero().tolist():
-        words[row, place] = adapter.prompt[-given.ids[row, place] - 1]
+        words[row, place] = adapter.folded[-given.ids[row, place] - 1]
     size, real = len(backbone.tokenizer), given.attention.bool()
     with torch.no_grad():
         expected = backbone.model(inputs_embeds=words, attention_mask=given.attention).logits[real]
     found = given.found["logits"][real]
-    assert found.shape[1] == size + len(adapter.prompt)
+    assert found.shape[1] == size + len(adapter.folded)
     assert (found[:, :size] - expected).abs().max() <= 1e-5
     # An added word is never predicted.
     assert (found.softmax(-1)[:, size:] == 0).all()
@@ -208,7 +208,7 @@ def test_a_backbone_with_more_rows_than_tokens(tmp_path: Path) -> None:
     ids, attention = filled(classifier)
     logits = stock.model(input_ids=added(ids, len(toy_tokenizer("bert"))), attention_mask=attention).logits.detach()
     rows, places = (ids == classifier.backbone.tokenizer.mask_token_id).nonzero(as_tuple=True)
-    words = torch.tensor([pieces[0] for pieces in classifier.reader.verbaliser.piece_ids])
+    words = torch.tensor([pieces[0] for pieces in classifier.reader.readout.verbaliser.piece_ids])
     assert np.abs(logits[rows, places][:, words].softmax(1).numpy() - expected).max() <= 1e-5
 
 

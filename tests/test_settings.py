@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ltprompt.errors import InputError
-from ltprompt.settings import ScoresSettings, Settings, TrainSettings
+from ltprompt.settings import ScoresSettings, Settings, TrainSettings, later
 
 
 def test_defaults_of_stage_one_are_the_papers() -> None:
@@ -81,7 +81,7 @@ def test_an_error_names_the_setting_its_value_and_the_range(
 
 @pytest.mark.parametrize("kind", [ScoresSettings, TrainSettings])
 def test_an_unknown_setting_is_refused_with_the_known_ones(kind: type[Settings]) -> None:
-    with pytest.raises(InputError, match=r"^unknown setting 'batchsize': did you mean 'batch_size'\? choose from "):
+    with pytest.raises(InputError, match=r"^batchsize: unknown key; did you mean 'batch_size'\? choose from "):
         kind.of(batchsize=3)
     with pytest.raises(ValidationError):
         kind(batchsize=3)
@@ -93,3 +93,22 @@ def test_settings_are_frozen(kind: type[Settings]) -> None:
     with pytest.raises(ValidationError):
         settings.seed = 4  # type: ignore[attr-defined]
     assert kind.of(**settings.model_dump()) == settings
+
+
+class Newer(TrainSettings):
+    """The settings of a later version: with two fields more, and what they mean for what was made before."""
+
+    warm_up: int = later(0)
+    spans: tuple[str, ...] = later(())
+
+
+def test_a_field_added_later_is_written_only_where_it_is_used() -> None:
+    old = TrainSettings(lr=1e-3)
+    for mode in ("python", "json"):
+        assert Newer(lr=1e-3).model_dump(mode=mode) == old.model_dump(mode=mode)
+        assert Newer(lr=1e-3, warm_up=0, spans=()).model_dump(mode=mode) == old.model_dump(mode=mode)
+        assert Newer(lr=1e-3, warm_up=2).model_dump(mode=mode) == {**old.model_dump(mode=mode), "warm_up": 2}
+    assert Newer(lr=1e-3).model_dump_json() == old.model_dump_json()
+    assert Newer(lr=1e-3, warm_up=2).model_dump(include={"lr", "spans"}) == {"lr": 1e-3}
+    for settings in (Newer(seed=3), Newer(seed=3, warm_up=2, spans=("a",))):
+        assert Newer.of(**settings.model_dump()) == settings

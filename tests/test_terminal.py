@@ -111,3 +111,49 @@ def test_the_rate_of_a_resumed_stage_one_counts_its_own_steps(
     assert "2.0 s/step" in line
     spent, left = re.findall(r"(\d+) s (?:spent|left)", line)
     assert int(left) == pytest.approx(2 * (1000 - 900 - int(spent) / 2), abs=2)
+
+
+def test_a_phase_says_at_once_what_is_done_and_how_long_it_took(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.phase("loading mini"):
+        assert capsys.readouterr().err == "loading mini ...\n"
+        clock[0] += 3
+    assert capsys.readouterr().err == "loading mini: done, 3 s\n"
+
+
+def test_a_phase_of_several_units_says_how_many_there_are_and_what_is_waited_for(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.phase("starting 2 workers", 2) as up:
+        for done, text in ((0, ""), (0, "waiting"), (0, "waiting"), (1, ""), (1, "")):
+            clock[0] += 5
+            up(done, text)
+    assert capsys.readouterr().err.splitlines() == [
+        "starting 2 workers ...",
+        "starting 2 workers: 0 of 2, waiting, 10 s",
+        "starting 2 workers: 1 of 2, 20 s",
+        "starting 2 workers: 2 of 2, 25 s",
+    ]
+
+
+def test_a_phase_that_fails_is_not_said_to_be_done(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="no"), progress.phase("loading mini"):
+        raise ValueError("no")
+    assert capsys.readouterr().err == "loading mini ...\n"
+
+
+def test_bars_that_overlap_share_one_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=120))
+    with progress.phase("starting 2 workers", 2) as up:
+        up()
+        with progress.bar("runs", 1, "run") as advance:
+            up()
+            advance()
+            screen.truncate(0)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert re.search(r"starting 2 workers .* 2/2 .*\nruns .* 1/1 ", last)
+    with progress.bar("again", 1) as advance:
+        advance()
+    assert "again" in screen.getvalue()

@@ -19,7 +19,7 @@ def stage_two(job: Job, *, kind: str) -> Outcome:
     stock = job.place.stock(dropout=job.dropout)
     inside = f"{stock.base_model_prefix}.encoder.layer."
     targets = [n for n, module in stock.named_modules() if isinstance(module, nn.Linear) and n.startswith(inside)]
-    size = METHODS[kind].size
+    size = METHODS[kind].rank
     assert size is not None
     torch.manual_seed(SEED)
     model = peft.get_peft_model(stock, _configuration(kind, int(size), targets), autocast_adapter_dtype=False)

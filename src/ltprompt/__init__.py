@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from ltprompt.adapter import Adapter as Adapter
     from ltprompt.backbone.model import Backbone as Backbone
     from ltprompt.classifier import PromptClassifier as PromptClassifier
-    from ltprompt.classifier import find_scores as find_scores
     from ltprompt.errors import LtpError as LtpError
     from ltprompt.settings import ScoresSettings as ScoresSettings
     from ltprompt.settings import TrainSettings as TrainSettings
+    from ltprompt.stage1.find_scores import find_scores as find_scores
     from ltprompt.tasks import Task as Task
     from ltprompt.tasks import load_task as load_task
     from ltprompt.tickets.scores import Scores as Scores
@@ -30,7 +30,7 @@ _HOMES = {
     "Task": "tasks",
     "Ticket": "tickets.ticket",
     "TrainSettings": "settings",
-    "find_scores": "classifier",
+    "find_scores": "stage1.find_scores",
     "load_task": "tasks",
 }
 __all__ = sorted(_HOMES)

@@ -27,8 +27,9 @@ from ltprompt.files.artifacts import (
 )
 
 KIND = "adapter"
-PROMPT = "prompt"
-ENCODER = "prompt_encoder/"
+# Names of the tensors, kept from when prompts alone were folded.
+FOLDED = "prompt"
+STATE = "prompt_encoder/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,28 +37,33 @@ class Adapter:
     """What training leaves.
 
     changes: new values of backbone entries, each name once. shapes: the full shape of each changed parameter.
-    prompt: the folded prompt [n, width], fp32, with n = 0 for methods without one; for `ft` the folded classifier, see
-    `PooledClassifier`. moves_output: whether changes to a tied embedding matrix move the
+    folded: what trained beside the backbone as one matrix, fp32: a prompt [n, width], with n = 0 for methods without
+    one, or a classifier, see `PooledClassifier`. moves_output: whether changes to a tied embedding matrix move the
     output side too. fingerprint, backbone, revision: of the backbone it belongs to; only the fingerprint is compared.
     settings: task, method, language, lengths: all that rebuilds template and verbaliser. record: how it was trained.
-    prompt_encoder: the prompt's state before folding, where it was kept to train on.
+    state: the same before folding, by name, where it was kept to train on.
     """
 
     changes: tuple[Change, ...]
     shapes: dict[str, tuple[int, ...]]
-    prompt: Tensor
+    folded: Tensor
     moves_output: bool
     fingerprint: str
     backbone: str
     revision: str | None
     settings: dict[str, Any]
     record: dict[str, Any] = field(default_factory=dict)
-    prompt_encoder: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Number of changed backbone entries."""
         return sum(len(change.index) for change in self.changes)
+
+    @property
+    def dtype(self) -> str | None:
+        """Name of the matmul dtype that it was trained in; None where its record does not say."""
+        return self.record.get("dtype")
 
     def apply(self, backbone: Backbone) -> None:
         """Put the changes on a backbone; an adapter that is on it is taken off first.
@@ -88,8 +94,8 @@ class Adapter:
 
     def save(self, directory: Path) -> None:
         """Write adapter.safetensors and adapter.json; each holds the other's checksum, and the second comes last."""
-        tensors: dict[str, Tensor] = {PROMPT: self.prompt}
-        tensors |= {ENCODER + name: tensor for name, tensor in self.prompt_encoder.items()}
+        tensors: dict[str, Tensor] = {FOLDED: self.folded}
+        tensors |= {STATE + name: tensor for name, tensor in self.state.items()}
         for change in self.changes:
             tensors |= _packed(change, self.shapes[change.name])
         record = {key: getattr(self, key) for key in _RECORDED} | {"format": FORMAT_VERSION}
@@ -114,15 +120,15 @@ class Adapter:
                     f"{directory}: {ADAPTER_RECORD} and {ADAPTER_TENSORS} are of different trainings; copy both again"
                 )
             shapes = {name: tuple(shape) for name, shape in file.metadata["shapes"].items()}
-            encoder = {n.removeprefix(ENCODER): file.get(n).clone() for n in file.names if n.startswith(ENCODER)}
-            prompt = file.get(PROMPT).clone()
-            if prompt.ndim != 2 or not prompt.isfinite().all():
+            state = {n.removeprefix(STATE): file.get(n).clone() for n in file.names if n.startswith(STATE)}
+            folded = file.get(FOLDED).clone()
+            if folded.ndim != 2 or not folded.isfinite().all():
                 raise file.damaged("the prompt is not a matrix of finite numbers")
             changes = tuple(_unpacked(file, name, shape) for name, shape in shapes.items())
         if _record_digest(record) != file.metadata.get("record_sha256"):
             raise FileFormatError(f"{directory / ADAPTER_RECORD} was altered; copy it again or train anew")
         fields = {key: record[key] for key in _RECORDED}
-        return cls(changes=changes, shapes=shapes, prompt=prompt, prompt_encoder=encoder, **fields)
+        return cls(changes=changes, shapes=shapes, folded=folded, state=state, **fields)
 
 
 _RECORDED = ("moves_output", "fingerprint", "backbone", "revision", "settings", "record")

@@ -1,123 +1,31 @@
-"""The few calls a user makes: find scores, fit a classifier, evaluate it, keep it."""
+"""The few calls a user makes of a classifier: fit it, evaluate it, use it, keep it, merge it."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ltprompt.adapter import Adapter, revert
-from ltprompt.backbone.changes import Change
 from ltprompt.backbone.model import Backbone
-from ltprompt.device import Compute, resolve, seeded
+from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
-from ltprompt.files.artifacts import SCORES_CHECKPOINT, canonical_json, sha256
 from ltprompt.merge import merge
-from ltprompt.settings import ScoresSettings, TrainSettings
-from ltprompt.stage1.corpus import TokenizedCorpus, text_sha256
-from ltprompt.stage1.masking import split_lines
-from ltprompt.stage1.training import Movement, Watcher, find_movement
-from ltprompt.stage2.classifier_head import PooledClassifier
-from ltprompt.stage2.forward import Measures, Reader, mean_measures, measure, softmax
-from ltprompt.stage2.methods import Method, Recipe, build_optimizer, find_method, resolved_size, training_weights
-from ltprompt.stage2.prompt import PromptEncoder
-from ltprompt.stage2.training import Epoch, LabelledExamples, fold, tune
+from ltprompt.settings import TrainSettings
+from ltprompt.stage2.fit import Fitted, fit
+from ltprompt.stage2.forward import Reader
+from ltprompt.stage2.measures import Evaluation, measure, softmax
+from ltprompt.stage2.methods import Method, Recipe, choose_method, resolved_rank
+from ltprompt.stage2.readout import lay_out
+from ltprompt.stage2.training import Epoch, LabelledExamples
 from ltprompt.tasks import Rows, Task, check_balance, load_task, parse_task, rows_from
-from ltprompt.tasks.template import Template
-from ltprompt.tasks.verbaliser import Verbaliser
-from ltprompt.tickets.scores import Scores
 from ltprompt.tickets.ticket import Ticket
 
 Table = Rows | Sequence[Mapping[str, Any]]
-
-
-def find_scores(
-    backbone: Backbone,
-    texts: Sequence[str],
-    out: str | Path | None = None,
-    *,
-    settings: ScoresSettings | None = None,
-    compute: Compute | None = None,
-    resume: bool = False,
-    watcher: Watcher | None = None,
-) -> Scores:
-    """Run stage 1: fine-tune on `texts` with masked language modelling and score every eligible parameter.
-
-    texts: lines, as `corpus.read_lines` gives them. out: folder for scores.safetensors and scores.json; a checkpoint is
-    kept there at every evaluation, and `resume` goes on from it. watcher: hears of every step. The backbone is
-    unchanged afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
-    """
-    settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
-    backbone.check_length(settings.max_length)
-    fingerprint, text_hash = backbone.fingerprint, text_sha256(texts)
-    revert(backbone)
-    corpus = TokenizedCorpus.build(texts, backbone.tokenizer, max_length=settings.max_length)
-    trained, held = split_lines(len(corpus), settings.held_out, settings.seed)
-    steps = settings.steps or settings.epochs * math.ceil(len(trained) / settings.batch_size)
-    plain = settings.model_dump(exclude={"epochs", "max_length"}) | {"steps": steps}
-    identity = sha256(canonical_json([settings.model_dump(), compute.dtype_name, fingerprint, text_hash]))
-    checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
-    if checkpoint is not None and checkpoint.exists() and not resume:
-        raise InputError(
-            f"{out} holds the checkpoint of an unfinished run; give `resume` to go on, or delete {checkpoint}"
-        )
-    movement = find_movement(
-        backbone,
-        corpus,
-        compute=compute,
-        checkpoint=checkpoint,
-        identity=identity,
-        watcher=watcher,
-        **plain,
-    )
-    scores = Scores(movement.parameters, movement.tensors, settings.strategy, fingerprint)
-    if out is not None and checkpoint is not None:
-        settled = settings.model_dump() | {"steps": steps, "epochs": None if settings.steps else settings.epochs}
-        record = {
-            "backbone": backbone.name,
-            "revision": backbone.revision,
-            "settings": settled,
-            "dtype": compute.dtype_name,
-            "text_sha256": text_hash,
-            "text": _text_counts(corpus, len(held)),
-            **movement.history.to_json(),
-            **movement_shares(movement, backbone.word_name),
-        }
-        scores.save(out, record)
-        checkpoint.unlink(missing_ok=True)
-    return scores
-
-
-def _text_counts(corpus: TokenizedCorpus, held_out: int) -> dict[str, int]:
-    return {
-        "lines": len(corpus),
-        "lines_dropped": corpus.dropped,
-        "lines_held_out": held_out,
-        "tokens": int(corpus.lengths.sum()),
-    }
-
-
-def movement_shares(movement: Movement, word_name: str) -> dict[str, Any]:
-    """Return the shares of Σ|θ^l − θ| by layer (0 = embeddings) and by kind of module, and the word rows that moved."""
-    sums = {
-        parameter: float(movement.tensors[parameter.name].sum(dtype=torch.float64)) for parameter in movement.parameters
-    }
-    whole = sum(sums.values()) or 1.0
-    layers: dict[str, float] = {}
-    kinds: dict[str, float] = {}
-    for parameter, moved in sums.items():
-        layers[str(parameter.layer)] = layers.get(str(parameter.layer), 0.0) + moved / whole
-        kinds[parameter.kind] = kinds.get(parameter.kind, 0.0) + moved / whole
-    words = movement.tensors.get(word_name)
-    rows = 0 if words is None else int((words != 0).any(dim=1).sum())
-    return {"movement_by_layer": layers, "movement_by_kind": kinds, "word_rows_moved": rows}
 
 
 @dataclass(frozen=True)
@@ -130,31 +38,13 @@ class Fit:
     changed_entries: int
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Measures by language, their means, and for every language gold labels and probabilities [N, labels]."""
-
-    labels: tuple[str, ...]
-    by_language: dict[str, Measures]
-    probabilities: dict[str, np.ndarray]
-    gold: dict[str, np.ndarray]
-
-    @property
-    def mean(self) -> dict[str, float]:
-        """Plain means over the languages."""
-        return mean_measures(self.by_language)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return labels, measures and means as plain JSON."""
-        languages = {language: found.to_json() for language, found in self.by_language.items()}
-        return {"labels": list(self.labels), "languages": languages, "mean": self.mean}
-
-
 class PromptClassifier:
-    """A task on a backbone: trained with `fit` or loaded, then evaluated, used and saved.
+    """A task on a backbone: trained with `fit` or loaded, then evaluated, used, saved and merged.
 
-    task: a name (``xnli``, ``americasnli``), a YAML file or a `Task`. method: a name of `methods.METHODS`. ticket: what
-    ``ltp`` may train. Settings are those of `config.TrainSettings`, as keywords.
+    task: a name (``xnli``, ``americasnli``), a YAML file or a `Task`. method: a name of `methods.METHODS` or
+    ``TEMPLATE+TRAINS``; instead of it, or agreeing with it, template and trains, its two axes (see `methods.TEMPLATES`
+    and `methods.TRAINS`); `ltp` without any. ticket: what a method that trains one may train. Settings are those of
+    `settings.TrainSettings`, as keywords.
     Raises `InputError` for unknown names and bad settings, `MismatchError` for another backbone's ticket.
     """
 
@@ -162,32 +52,37 @@ class PromptClassifier:
         self,
         backbone: Backbone,
         task: str | Path | Task = "xnli",
-        method: str = "ltp",
+        method: str | None = None,
         ticket: Ticket | None = None,
         *,
+        template: str | None = None,
+        trains: str | None = None,
         compute: Compute | None = None,
         settings: TrainSettings | None = None,
         **given: Any,
     ) -> None:
         self.backbone = backbone
         self.task = task if isinstance(task, Task) else load_task(task)
-        self.method = find_method(method)
+        self.method = choose_method(method, template, trains)
         if settings is not None and given:
             raise InputError(f"give settings=, or {', '.join(given)} as keywords, not both")
         self.settings = settings or TrainSettings.of(**given)
         self.compute = compute or resolve(str(backbone.device))
         self.ticket = _checked_ticket(self.method, ticket, backbone)
         backbone.check_length(self.settings.max_length)
-        self.size = resolved_size(self.method, self.settings.size)
+        self.rank = resolved_rank(self.method, self.settings.size)
         self.language = self.settings.language or self.task.default_language
-        self.template = self._template()
-        self.reader = Reader(backbone, self._verbaliser(), self.compute)
+        self.template, readout = lay_out(
+            self.method.template, self.task, self.language, backbone.tokenizer,
+            prompt_length=self.settings.prompt_length, max_length=self.settings.max_length,
+        )  # fmt: skip
+        self.reader = Reader(backbone, readout, self.compute)
         self.adapter: Adapter | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for every label word that is not a single piece of the vocabulary."""
-        return () if self.reader.verbaliser is None else self.reader.verbaliser.notes
+        return self.reader.readout.notes
 
     @property
     def recipe(self) -> Recipe:
@@ -204,21 +99,14 @@ class PromptClassifier:
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
         revert(self.backbone)
-        fingerprint, beside = self.backbone.fingerprint, self._beside()
-        weights_of_method = training_weights(
-            self.method, self.backbone, ticket=self.ticket, words=self._words(examples), outputs=self.reader.outputs,
-            size=self.size, seed=self.settings.seed,
+        fingerprint = self.backbone.fingerprint
+        fitted = fit(
+            self.reader, examples, held, trains=self.method.trains, recipe=self.recipe, ticket=self.ticket,
+            rank=self.rank, seed=self.settings.seed, on_epoch=on_epoch,
         )  # fmt: skip
-        with weights_of_method as weights:
-            optimizer = build_optimizer(self.recipe, weights, beside, self.backbone.norms)
-            epochs, kept = tune(
-                self.reader, weights, beside, optimizer, examples, held, self.recipe,
-                seed=self.settings.seed, on_epoch=on_epoch,
-            )  # fmt: skip
-            changes = tuple(weights.changes())
-        self.adapter = self._adapter(changes, beside, weights.moves_output, fingerprint, epochs, kept)
+        self.adapter = self._adapter(fitted, fingerprint)
         warnings = tuple(text for text in (warning,) if text)
-        return Fit(tuple(epochs), kept, warnings, self.adapter.size)
+        return Fit(fitted.tuned.epochs, fitted.tuned.kept_epoch, warnings, self.adapter.size)
 
     def evaluate(self, data: Mapping[str, Table], *, on_examples: Callable[[int], None] | None = None) -> Evaluation:
         """Evaluate on labelled rows by language."""
@@ -227,7 +115,7 @@ class PromptClassifier:
         found = {language: self._probabilities(rows, on_examples) for language, rows in tables.items()}
         classes = len(self.task.labels)
         measures = {name: measure(gold[name], p.argmax(1), classes) for name, p in found.items()}
-        return Evaluation(self.task.labels, measures, found, gold)
+        return Evaluation(self.task.labels, measures, found, gold, self.compute.dtype_name)
 
     def predict_proba(self, rows: Table, *, on_examples: Callable[[int], None] | None = None) -> np.ndarray:
         """Return probabilities [N, labels], fp32, of rows that need no labels."""
@@ -246,13 +134,13 @@ class PromptClassifier:
 
         Raises `InputError` for a classifier that is not trained, and for a method with a classifier of its own.
         """
-        adapter, verbaliser = self._trained(), self.reader.verbaliser
+        adapter, verbaliser = self._trained(), self.reader.readout.verbaliser
         if verbaliser is None:
             raise InputError(
                 f"an adapter of method {self.method.name!r} has a classifier of its own, which a masked language "
                 "model cannot hold; use it with `ltprompt predict`, or train with a prompting method"
             )
-        parts = self.task.template_for(self.method.style, self.language)
+        parts = self.task.template_for(self.method.template, self.language)
         merge(
             self.backbone, adapter, out,
             task=self.task, parts=parts, verbaliser=verbaliser, max_length=self.settings.max_length,
@@ -262,20 +150,24 @@ class PromptClassifier:
     def from_pretrained(
         cls, directory: str | Path, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Load an adapter, and its backbone where none is given."""
+        """Load an adapter, and its backbone where none is given. compute: as `of` takes it."""
         return cls.of(Adapter.load(Path(directory)), backbone, compute=compute)
 
     @classmethod
     def of(
         cls, adapter: Adapter, backbone: Backbone | None = None, *, compute: Compute | None = None
     ) -> PromptClassifier:
-        """Build the classifier that an adapter describes."""
+        """Build the classifier that an adapter describes.
+
+        compute: without it the backbone's device, in the dtype that the adapter was trained in (see `device.resolve`).
+        """
         saved = adapter.settings
         if backbone is None:
             backbone = Backbone.from_pretrained(
                 adapter.backbone, revision=adapter.revision, device=compute.device if compute else "cpu"
             )
         adapter.check(backbone)
+        compute = compute or resolve(str(backbone.device), trained=adapter.dtype)
         classifier = cls(
             backbone, parse_task(saved["task"], "the adapter"), saved["method"], None,
             compute=compute, settings=TrainSettings.of(**saved["train"]),
@@ -287,57 +179,16 @@ class PromptClassifier:
         assert rows.labels is not None
         return LabelledExamples(self.template.encode(rows.texts), np.array(rows.labels))
 
-    def _template(self) -> Template:
-        tokenizer, max_length = self.backbone.tokenizer, self.settings.max_length
-        if self.method.style == "plain":
-            return Template.plain(self.task.columns, tokenizer, max_length=max_length)
-        return Template.build(
-            self.task.template_for(self.method.style, self.language),
-            self.task.columns,
-            tokenizer,
-            prompt_length=self.settings.prompt_length,
-            max_length=max_length,
-            strip_punctuation=self.task.strip_punctuation,
-        )
-
-    def _verbaliser(self) -> Verbaliser | None:
-        if self.method.style == "plain":
-            return None
-        return Verbaliser.build(self.task.words_for(self.language), self.backbone.tokenizer)
-
-    def _beside(self) -> nn.Module | None:
-        """Return what is trained beside the backbone: the prompt, for plain fine-tuning the classifier, or nothing."""
-        backbone, seed = self.backbone, self.settings.seed
-        device, dtype = backbone.device, backbone.word_embeddings.weight.dtype
-        if self.method.style == "plain":
-            with seeded(seed):
-                head = PooledClassifier(backbone.hidden, len(self.task.labels), backbone.spread)
-            return head.to(device, dtype)
-        if not self.template.prompt_length:
-            return None
-        return PromptEncoder.seeded(self.template.prompt_length, backbone.width, seed, device=device, dtype=dtype)
-
-    def _words(self, examples: LabelledExamples) -> list[int]:
-        """Return the ids that training looks up, row 0 at prompt slots too."""
-        words = {0}
-        for example in examples.examples:
-            words.update(example.ids[example.ids >= 0].tolist())
-        return sorted(words)
-
-    def _adapter(
-        self, changes: tuple[Change, ...], beside: nn.Module | None, moves_output: bool, fingerprint: str,
-        epochs: Sequence[Epoch], kept: int,
-    ) -> Adapter:  # fmt: skip
-        state = {} if beside is None else beside.state_dict()
-        folded = fold(beside)
+    def _adapter(self, fitted: Fitted, fingerprint: str) -> Adapter:
+        backbone, folded = self.backbone, fitted.folded
         return Adapter(
-            changes=changes,
-            shapes={change.name: tuple(self.backbone.parameters[change.name].shape) for change in changes},
-            prompt=torch.zeros(0, self.backbone.width) if folded is None else folded.cpu(),
-            moves_output=moves_output,
+            changes=fitted.changes,
+            shapes={change.name: tuple(backbone.parameters[change.name].shape) for change in fitted.changes},
+            folded=torch.zeros(0, backbone.width) if folded is None else folded.cpu(),
+            moves_output=fitted.moves_output,
             fingerprint=fingerprint,
-            backbone=self.backbone.name,
-            revision=self.backbone.revision,
+            backbone=backbone.name,
+            revision=backbone.revision,
             settings={
                 "task": self.task.model_dump(mode="json"),
                 "method": self.method.name,
@@ -347,12 +198,10 @@ class PromptClassifier:
                 "recipe": asdict(self.recipe),
                 "dtype": self.compute.dtype_name,
                 "ticket": _ticket_record(self.ticket),
-                "epochs": [asdict(epoch) for epoch in epochs],
-                "kept_epoch": kept,
+                "epochs": [asdict(epoch) for epoch in fitted.tuned.epochs],
+                "kept_epoch": fitted.tuned.kept_epoch,
             },
-            prompt_encoder={name: value.detach().cpu().clone() for name, value in state.items()}
-            if self.settings.keep_prompt_encoder
-            else {},
+            state=fitted.state if self.settings.keep_prompt_encoder else {},
         )
 
     def _trained(self) -> Adapter:
@@ -363,25 +212,14 @@ class PromptClassifier:
     def _probabilities(self, rows: Rows, on_examples: Callable[[int], None] | None) -> np.ndarray:
         adapter = self._trained()
         adapter.apply(self.backbone)
-        prompt = adapter.prompt.to(self.backbone.device) if len(adapter.prompt) else None
-        return softmax(self.reader.predict(self.template.encode(rows.texts), prompt, on_batch=on_examples))
+        folded = adapter.folded.to(self.backbone.device) if len(adapter.folded) else None
+        return softmax(self.reader.predict(self.template.encode(rows.texts), folded, on_batch=on_examples))
 
 
 def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:
-    """Return a method's recipe with the user's settings over it; one rate given means both, as the paper has one."""
-    names = ("epochs", "batch_size", "lr", "schedule")
-    chosen = {name: value for name in names if (value := getattr(settings, name)) is not None}
-    return replace(method.recipe, **chosen, prompt_lr=settings.prompt_lr or settings.lr or method.recipe.prompt_lr)
-
-
-def check_place(out: str | Path, file: str, what: str) -> None:
-    """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
-    out = Path(out)
-    if (out / file).exists():
-        raise InputError(f"{out} already holds {what}; use it, choose another `out`, or delete it")
-    nearest = next(place for place in (out, *out.parents) if place.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another `out`")
+    """Return a method's recipe with the user's settings over it."""
+    names = ("epochs", "batch_size", "lr", "prompt_lr", "schedule")
+    return method.recipe.overridden(**{name: getattr(settings, name) for name in names})
 
 
 def check_ticket_given(method: Method, ticket: object) -> None:

@@ -1,11 +1,10 @@
-"""Where and how precisely the arithmetic runs: the device, the matmul dtype, the threads."""
+"""Where and how precisely the arithmetic runs: the device, the matmul dtype; and a process of ours set up for it."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +14,10 @@ import torch
 from ltprompt.errors import InputError, choices
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# bf16 loses precision, so `auto` takes it on a CPU only where it clearly pays.
-WORTHWHILE = 1.5
+# Instruction sets that multiply bf16, as torch names them. Of AVX512-BF16 one processor had 2.2 times its rate of fp32
+# and another half of it; AMX had 7.6 times. What `auto` takes loses precision, so it must pay on every such processor.
+FAST_BF16 = ("amx_tile",)
+ANY_BF16 = (*FAST_BF16, "avx512_bf16")
 KEEPING = {-4: 0, -1: -1}  # of mallopt(3): M_MMAP_MAX, no block has its own mapping; M_TRIM_THRESHOLD, none is returned
 
 
@@ -59,26 +60,36 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def resolve(device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Compute:
-    """Return the `Compute` that `--device`, `--dtype` and `--threads` ask for.
+def resolve(device: str = "auto", dtype: str = "auto", *, trained: str | None = None) -> Compute:
+    """Return the `Compute` that `--device` and `--dtype` ask for; nothing is measured, and the process stays as it is.
 
     device: ``auto`` (CUDA, then MPS, then CPU) or a torch device such as ``cuda:1``.
-    dtype: ``auto``, ``fp32`` or ``bf16``; auto takes bf16 where the device multiplies it faster.
-    On a CPU the process keeps the memory that it frees from here on, until `return_freed_memory`.
+    dtype: ``auto``, ``fp32`` or ``bf16``; auto goes by the kind of processor: bf16 on CUDA that multiplies it and on a
+    CPU with AMX, else fp32 (AVX512-BF16 alone, ARM, MPS).
+    trained: the dtype that an adapter was trained in, which auto keeps; bf16 only where there are instructions for it,
+    on a CPU AMX or AVX512-BF16.
     Raises `InputError` for an unknown or absent device or dtype.
     """
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"`threads` {threads} is not a positive number; leave it out to use all cores")
-        torch.set_num_threads(threads)
     place = torch.device(_available() if device == "auto" else _checked(device))
-    if place.type == "cpu":
-        _keep_freed_memory()
     if dtype == "auto":
-        return Compute(place, torch.bfloat16 if _fast_bf16(place) else torch.float32)
-    if dtype not in ("fp32", "bf16"):
-        raise InputError(f"unknown dtype {dtype!r}: {choices(dtype, ['auto', 'fp32', 'bf16'])}")
+        sets = ANY_BF16 if trained == "bf16" else FAST_BF16
+        bf16 = trained != "fp32" and _multiplies_bf16(place, sets)
+        return Compute(place, torch.bfloat16 if bf16 else torch.float32)
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}: {choices(dtype, ['auto', *DTYPES])}")
     return Compute(place, DTYPES[dtype])
+
+
+def tune_process(threads: int | None, *, on_cpu: bool) -> None:
+    """Set up a process that is ours, a command's or a worker's, to compute; a caller's process is its own.
+
+    threads: of torch on the CPU; None leaves them. on_cpu: whether the model runs there; then the process keeps the
+    memory that it frees from here on, until `return_freed_memory`.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if on_cpu:
+        _keep_freed_memory()
 
 
 @cache
@@ -92,8 +103,9 @@ def _keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what this process has freed so far: it is not going to compute for a while."""
-    _call_glibc("malloc_trim", 0)
+    """Give the system back what a process of ours has freed so far: it is not going to compute for a while."""
+    if _keep_freed_memory.cache_info().currsize:  # elsewhere nothing is kept, and the heap is the caller's
+        _call_glibc("malloc_trim", 0)
 
 
 def _call_glibc(name: str, *given: int) -> None:
@@ -118,23 +130,14 @@ def _checked(name: str) -> str:
     return name
 
 
-def _fast_bf16(device: torch.device) -> bool:
+def _multiplies_bf16(device: torch.device, sets: Sequence[str]) -> bool:
+    """Return whether a device has instructions for bf16: on a CPU one of `sets`."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and _cpu_bf16_speedup() >= WORTHWHILE
+    return device.type == "cpu" and any(map(_processor_has, sets))
 
 
-@cache
-def _cpu_bf16_speedup() -> float:
-    """Return the measured rate of bf16 over fp32 products: processors with the same flags differ tenfold."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        torch.nn.functional.linear(left, right)
-        runs = []
-        for _ in range(7):
-            start = time.perf_counter()
-            torch.nn.functional.linear(left, right)
-            runs.append(time.perf_counter() - start)
-        seconds[dtype] = min(runs)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+def _processor_has(name: str) -> bool:
+    """Return whether the processor has an instruction set; one that this torch does not know of it has not."""
+    known = getattr(torch.cpu, f"_is_{name}_supported", None)
+    return known is not None and bool(known())

@@ -43,7 +43,7 @@ def merge(
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} already exists; choose another folder or delete it")
-    words = [f"<p{number + 1}>" for number in range(len(adapter.prompt))]
+    words = [f"<p{number + 1}>" for number in range(len(adapter.folded))]
     with atomic_folder(out) as folder:
         _write(backbone, adapter, words, folder)
         page = _readme(task, parts, verbaliser, words, backbone.tokenizer.mask_token, max_length)
@@ -62,7 +62,7 @@ def _write(backbone: Backbone, adapter: Adapter, words: list[str], folder: Path)
     adapter.apply(backbone)
     untied = backbone.kept_output is not None or not backbone.tied
     try:
-        state = merged_state(backbone, adapter.prompt, first, _output(backbone) if untied else None)
+        state = merged_state(backbone, adapter.folded, first, _output(backbone) if untied else None)
     finally:
         revert(backbone)
     config = copy.deepcopy(backbone.model.config)

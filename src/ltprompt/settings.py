@@ -4,18 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, explain
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+def later(value: Any) -> Any:
+    """Return the default of a field that a class got after files of it were written.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    value: what says that all is done as before. While the field has it, the field is left out of all that is written
+    and hashed, so that runs, tasks and adapters keep their identities, and old files, which lack it, read as they were
+    meant.
+    """
+    return Field(default=value, json_schema_extra={"later": True})
+
+
+class Frozen(BaseModel):
+    """Base of what is checked, hashed and written: frozen, unknown keys refused, `later` fields written when used."""
+
+    # A number that is none stays one, for `canonical_json` and `write_json` to refuse: pydantic would write null.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = written(self)
+        for name, field in type(self).model_fields.items():
+            if field.json_schema_extra == {"later": True} and getattr(self, name) == field.default:
+                data.pop(name, None)
+        return data
+
+
+class Settings(Frozen):
+    """Base of all settings."""
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -25,10 +48,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise InputError(f"unknown setting {name!r}: {choices(name, cls.model_fields)}") from error
-            reason = first["msg"][0].lower() + first["msg"][1:]
-            raise InputError(f"`{name}` cannot be {first['input']!r}: {reason}") from error
+            shown = name if first["type"] == "extra_forbidden" else f"`{name}`"
+            raise InputError(explain(first, shown, known=cls.model_fields)) from error
 
 
 class ScoresSettings(Settings):

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 15.0
+WIDE = 60  # columns of a terminal, from which on a bar has room
+
+_screen: list[Progress] = []  # one entry for each live bar that is open: they share one display
 
 
 class Advance(Protocol):
@@ -20,27 +35,33 @@ class Advance(Protocol):
         """Advance by `done` units."""
 
 
+class Phase(Protocol):
+    """Opens a phase of work, such as the loading of a backbone; leaving it without an error ends it as a whole."""
+
+    def __call__(self, title: str, total: int = 1) -> AbstractContextManager[Advance]:
+        """Open a phase. total: units of work, such as workers that start; one where it has no parts."""
+
+
+def no_phase(title: str, total: int = 1) -> AbstractContextManager[Advance]:
+    """Show nothing."""
+    return nullcontext(_ignore)
+
+
+def _ignore(done: int = 1, text: str = "") -> None:
+    pass
+
+
 @contextmanager
 def bar(title: str, total: int, unit: str = "step", first: int = 0) -> Iterator[Advance]:
     """Yield the function that advances a bar over `total` units of work, with rate and time left.
 
     first: units that were done before; they count in neither rate nor time left.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(console, title, total, unit, first)
+    console = _console()
+    if not console.is_interactive:
+        yield _Lines(title, total, unit, first)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=False) as progress:
+    with _live(console) as progress:
         task = progress.add_task(title, total=total, completed=first, text="", rate="")
         start, so_far = time.monotonic(), 0
 
@@ -50,13 +71,100 @@ def bar(title: str, total: int, unit: str = "step", first: int = 0) -> Iterator[
             progress.update(task, advance=done, text=text, rate=_rate(so_far, start, unit))
 
         yield advance
+        progress.stop_task(task)
+
+
+@contextmanager
+def phase(title: str, total: int = 1) -> Iterator[Advance]:
+    """Show what comes before the first unit of work: at once, on a terminal as a bar, elsewhere as a line and its end.
+
+    total: units of work, such as workers that start; a phase of one is done when it is left without an error.
+    """
+    if _console().is_interactive:
+        with bar(title, total, unit="") as advance:
+            yield advance
+            if total == 1:
+                advance()
+        return
+    lines = _PhaseLines(title, total)
+    yield lines
+    if total == 1:
+        lines()
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[Progress]:
+    """Yield the display that is open, or a new one; the last bar to close takes it down."""
+    if not _screen:
+        progress = Progress(*_columns(console), console=console, transient=False)
+        progress.start()
+        _screen.append(progress)
+    else:
+        _screen.append(_screen[0])
+    try:
+        yield _screen[0]
+    finally:
+        progress = _screen.pop()
+        if not _screen:
+            progress.stop()
+
+
+def _console() -> Console:
+    """Return standard error; a log is no terminal even where FORCE_COLOR, which build servers set, tells rich so."""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return Console(stderr=True, force_interactive=None if on_terminal else False)
+
+
+def _columns(console: Console) -> list[ProgressColumn]:
+    """Return what a live bar shows: all of it, or on a narrow terminal what is done, its text and the time left."""
+    rate = TextColumn("{task.fields[rate]}")
+    wide = console.width >= WIDE
+    return [
+        TextColumn("{task.description}", markup=False),
+        *([BarColumn(console.width // 8)] if wide else []),
+        MofNCompleteColumn(),
+        *([rate] if wide else []),
+        _Yielding("{task.fields[text]}", markup=False),
+        *([TimeElapsedColumn()] if wide else []),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+
+
+class _Yielding(TextColumn):
+    """Text that makes room where there is too little for all: the other columns are whole as long as it can."""
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=False)  # the columns that may wrap are narrowed first
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "crop"
+        return text
+
+
+class _PhaseLines:
+    """Prints a line as a phase begins, and one for each of its units."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.done, self.told, self.start = 0, "", time.monotonic()
+        _print(f"{title} ...")
+
+    def __call__(self, done: int = 1, text: str = "") -> None:
+        if not done and text in ("", self.told):
+            return
+        self.done, self.told = self.done + done, text
+        count = f"{self.done} of {self.total}" if self.total > 1 else "done" * (self.done > 0)
+        spent = f"{time.monotonic() - self.start:.0f} s"
+        _print(f"{self.title}: " + ", ".join(part for part in (count, text, spent) if part))
 
 
 class _Lines:
     """Prints a line every few seconds and at the end, for logs."""
 
-    def __init__(self, console: Console, title: str, total: int, unit: str, first: int) -> None:
-        self.console, self.title, self.total, self.unit = console, title, total, unit
+    def __init__(self, title: str, total: int, unit: str, first: int) -> None:
+        self.title, self.total, self.unit = title, total, unit
         self.first = self.done = first
         self.start = self.printed = time.monotonic()
 
@@ -70,15 +178,17 @@ class _Lines:
         own = self.done - self.first
         left = f"{spent * (self.total - self.done) / own:.0f} s left" if own else ""
         parts = [f"{self.title} {self.done}/{self.total}", _rate(own, self.start, self.unit), text]
-        self.console.print(
-            ", ".join(part for part in [*parts, f"{spent:.0f} s spent", left] if part),
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        _print(", ".join(part for part in [*parts, f"{spent:.0f} s spent", left] if part))
+
+
+def _print(line: str) -> None:
+    """Print a line of progress; not by rich, which in a notebook makes HTML of it among a cell's results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _rate(done: int, start: float, unit: str) -> str:
-    """Return the rate so far; nothing while nothing is done, as there is none."""
-    if not done:
+    """Return the rate so far; nothing while nothing is done, or without a unit."""
+    if not done or not unit:
         return ""
     rate = done / max(time.monotonic() - start, 1e-6)
     return f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"

@@ -26,13 +26,13 @@ from helpers.toys import toy_backbone
 
 from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone
-from ltprompt.classifier import Evaluation, PromptClassifier
+from ltprompt.classifier import PromptClassifier
 from ltprompt.cli import demo as module
 from ltprompt.cli import main as cli
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
 from ltprompt.settings import ScoresSettings, TrainSettings
-from ltprompt.stage2.forward import measure
+from ltprompt.stage2.measures import Evaluation, measure
 from ltprompt.tickets.scores import Scores
 from ltprompt.tickets.ticket import Ticket
 
@@ -371,7 +371,7 @@ def evaluation(rate: float, seed: int) -> Evaluation:
     gold = np.arange(60) % 3
     right = hits(rate, seed, 1)[:, 0].astype(bool)
     predicted = np.where(right, gold, (gold + 1) % 3)
-    return Evaluation(LABELS, {"en": measure(gold, predicted, 3)}, {"en": np.eye(3)[predicted]}, {"en": gold})
+    return Evaluation(LABELS, {"en": measure(gold, predicted, 3)}, {"en": np.eye(3)[predicted]}, {"en": gold}, "fp32")
 
 
 def test_embedded_text_is_prose_without_repeats() -> None:

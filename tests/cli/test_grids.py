@@ -77,6 +77,21 @@ def test_a_grid_runs_reports_and_is_not_run_again(
     assert "stage 1" not in again.out
 
 
+def test_a_report_packs_a_grid_which_reports_and_goes_on_as_before(base: Path, place: Path, run: Run) -> None:
+    command = ["grid", base / "grid.yaml", "--out", "out", *FP32]
+    assert run(*command).status == 0
+    before = run("report", "out")
+    packed = run("report", "out", "--pack")
+    assert (packed.status, packed.out) == (0, before.out)
+    kept = {path.name for path in Path("out").iterdir()}
+    assert kept == {"grid.yaml", "ledger.sqlite", "records.jsonl", "report", "scores", "tickets"}
+    assert run("report", "out").out == before.out
+    again = run(*command, "--dry-run")
+    assert "4 runs, 4 of them done; the rest takes about 0 s" in again.out
+    assert run(*command).out.startswith("4 runs done, 0 failed, 0 left, in out\n")
+    assert not Path("out/runs").exists(), "nothing was run again"
+
+
 def test_without_the_data_a_report_is_still_made(base: Path, place: Path, run: Run) -> None:
     moved = shutil.copytree(base, place / "base")
     assert run("grid", moved / "grid.yaml", "--out", "out", *FP32).status == 0

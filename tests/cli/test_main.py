@@ -23,6 +23,7 @@ from helpers.toys import toy_folder, toy_model, toy_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from ltprompt import device
 from ltprompt.backbone.model import Backbone
 from ltprompt.cli import main as cli
 from ltprompt.settings import ScoresSettings, TrainSettings
@@ -187,6 +188,54 @@ def test_predictions_go_to_stdout_or_to_a_file_alike(walk: Walk) -> None:
         assert row[1] == max(shares, key=shares.__getitem__)
     evaluated = (walk.folder / "predictions" / "sw.tsv").read_text().splitlines()[1:]
     assert [row[1] for row in rows[1:]] == [line.split("\t")[2] for line in evaluated]
+
+
+def test_what_was_trained_in_bf16_is_used_in_it_and_says_so(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = {"amx_tile", "avx512_bf16"}
+    monkeypatch.setattr(device, "_processor_has", lambda name: name in sets)
+    data = ["--task", "xnli", "--train", "train.tsv", "--method", "sp", "--epochs", "1", "--max-length", "48"]
+    assert run("train", "model", *data, "--out", "b", "--dtype", "bf16", "--device", "cpu").status == 0
+
+    def used(*flags: str) -> tuple[str, str, str]:
+        evaluated = run("evaluate", "b", "--data", "en=train.tsv", "--json", "b.json", "--device", "cpu", *flags)
+        predicted = run("predict", "b", "bare.tsv", "--out", "b.tsv", "--device", "cpu", *flags)
+        assert evaluated.status == predicted.status == 0
+        line = evaluated.out.splitlines()[-1]
+        assert f"note: {line}\n" in predicted.err
+        return line, json.loads(Path("b.json").read_text())["dtype"], Path("b.tsv").read_text()
+
+    line, dtype, as_trained = used()
+    assert (line, dtype) == ("computed in bf16, as trained", "bf16")
+    assert used("--dtype", "bf16")[2] == as_trained
+    line, dtype, otherwise = used("--dtype", "fp32")
+    assert (line, dtype) == ("computed in fp32; the adapter was trained in bf16", "fp32")
+    assert otherwise != as_trained
+    sets.clear()
+    assert used() == (f"{line}, for which cpu has no instructions here", "fp32", otherwise)
+
+
+WORDS = """
+import json, sys
+from ltprompt.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["ltprompt", *words, "--threads", "1"]
+    assert main() == 0
+"""
+
+
+def test_one_thread_gives_the_same_bytes_in_every_process(place: Path) -> None:
+    commands = [walk_commands()[name] for name in ("scores", "train", "evaluate", "predict to a file")]
+    made = []
+    for _ in range(2):
+        for folder in ("scores", "a", "predictions", "made"):
+            shutil.rmtree(place / folder)
+        (place / "measures.json").unlink()
+        subprocess.run([sys.executable, "-c", WORDS, json.dumps(commands)], check=True, capture_output=True)
+        made.append(files(place))
+    assert {"scores/scores.safetensors", "a/adapter.safetensors", "measures.json"} < made[0].keys()
+    assert made[0] == made[1]
 
 
 def test_the_merged_folder_is_a_backbone(walk: Walk) -> None:

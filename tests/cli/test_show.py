@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
+from typing import Any
 
-from ltprompt.classifier import Evaluation
-from ltprompt.cli.show import show_comparison, show_distribution, show_evaluation
-from ltprompt.stage2.forward import measure
+import numpy as np
+import pytest
+
+from ltprompt.cli.show import show_comparison, show_distribution, show_evaluation, show_precision
+from ltprompt.device import resolve
+from ltprompt.stage2.measures import Evaluation, measure
 from ltprompt.terminal import table
 from ltprompt.tickets.distribution import Comparison, Distribution, Overlap, Part
 
@@ -46,9 +50,29 @@ def test_a_comparison_shows_the_whole_and_every_layer() -> None:
 def test_an_evaluation_shows_measures_means_and_confusions() -> None:
     gold, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     measures = {"en": measure(gold, predicted, 2), "sw": measure(gold, gold, 2)}
-    found = show_evaluation(Evaluation(("yes", "no"), measures, {}, {}))
+    found = show_evaluation(Evaluation(("yes", "no"), measures, {}, {}, "fp32"))
     assert ["en", "4", "75.00%", "73.33%"] in cells(found)
     assert ["sw", "4", "100.00%", "100.00%"] in cells(found)
     assert ["mean", "87.50%", "86.67%"] in cells(found)
     english = found[found.index("en: gold \\ predicted") : found.index("sw: gold \\ predicted")]
     assert cells(english)[1:3] == [["yes", "1", "1"], ["no", "0", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("used", "trained", "asked", "expected"),
+    [
+        ("fp32", "fp32", "auto", "computed in fp32, as trained"),
+        ("bf16", "bf16", "bf16", "computed in bf16, as trained"),
+        ("fp32", None, "auto", "computed in fp32"),
+        ("fp32", "bf16", "fp32", "computed in fp32; the adapter was trained in bf16"),
+        (
+            *("fp32", "bf16", "auto"),
+            "computed in fp32; the adapter was trained in bf16, for which cpu has no instructions here",
+        ),
+    ],
+)
+def test_the_precision_is_shown_beside_that_of_training(
+    used: str, trained: str | None, asked: str, expected: str
+) -> None:
+    classifier: Any = SimpleNamespace(compute=resolve("cpu", used), adapter=SimpleNamespace(dtype=trained))
+    assert show_precision(classifier, asked) == expected

@@ -29,11 +29,11 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 def test_everything_has_its_place(folder: GridFolder) -> None:
     found = {
         name: getattr(folder, name).relative_to(folder.root).as_posix()
-        for name in ("config", "ledger", "plan", "scores", "tickets", "report")
+        for name in ("config", "ledger", "plan", "packed", "runs", "scores", "tickets", "report")
     }
     assert found == {
-        "config": "grid.yaml", "ledger": "ledger.sqlite", "plan": "plan.json", "scores": "scores",
-        "tickets": "tickets", "report": "report",
+        "config": "grid.yaml", "ledger": "ledger.sqlite", "plan": "plan.json", "packed": "records.jsonl",
+        "runs": "runs", "scores": "scores", "tickets": "tickets", "report": "report",
     }  # fmt: skip
     assert folder.run("ab") == folder.root / "runs" / "ab.json"
     assert folder.ticket("en-20") == folder.root / "tickets" / "en-20.safetensors"
@@ -64,9 +64,12 @@ def test_a_record_that_is_no_number_is_refused_and_leaves_nothing(folder: GridFo
     ("edit", "message"),
     [
         (lambda data: data["spec"].update(seed=4), "holds another run's record"),
-        (lambda data: data["result"].pop("kept_epoch"), "is damaged: result.kept_epoch: field required"),
-        (lambda data: data["result"].update(surplus=1), "is damaged: result.surplus: extra inputs"),
-        (lambda data: data.update(spec="none"), "is damaged: spec:"),
+        (lambda data: data["result"].pop("kept_epoch"), "is damaged: result.kept_epoch is missing; delete"),
+        (lambda data: data["result"].update(surplus=1), "is damaged: result.surplus: unknown key; delete"),
+        (
+            lambda data: data.update(spec="none"),
+            "is damaged: spec: expected keys with values, such as {a: b}, found 'none'; delete",
+        ),
         (lambda data: data["spec"].update(format=2, surplus=1), "has format 2, this version reads 1; update ltprompt"),
     ],
 )
@@ -134,7 +137,7 @@ def test_a_folder_without_a_grid(tmp_path: Path) -> None:
     ("edit", "message"),
     [
         (lambda data: data.update(runs=["../../x"]), "is damaged: runs.0"),
-        (lambda data: data.pop("name"), "is damaged: name: field required"),
+        (lambda data: data.pop("name"), "is damaged: name is missing; delete"),
         (lambda data: data.update(format=2, surplus=1), "has format 2, this version reads 1; update ltprompt"),
     ],
 )
@@ -162,3 +165,136 @@ def test_sweeping_takes_half_written_files_alone(folder: GridFolder) -> None:
     folder.sweep()
     left = sorted(path.name for path in folder.root.rglob("*") if path.is_file())
     assert left == sorted([f"{toy_spec(0).id}.json", "en-20.json"])
+
+
+@pytest.fixture
+def whole(folder: GridFolder) -> GridFolder:
+    """A grid of three runs, two of them finished, and a ticket, each in a file of its own."""
+    folder.write_plan("small", ["table1"], [toy_spec(seed).id for seed in range(3)])
+    for seed in range(2):
+        folder.write_run(toy_record(seed))
+    folder.write_ticket_record("en-20", toy_ticket_record())
+    return folder
+
+
+def test_a_packed_grid_gives_the_same_results_and_the_digests_of_the_files_it_had(whole: GridFolder) -> None:
+    results = read_results(whole.root)
+    digests = {seed: whole.run_digest(toy_spec(seed).id) for seed in range(3)}
+    whole.ticket("en-20").write_bytes(b"the ticket itself")
+    whole.pack()
+    assert sorted(path.name for path in whole.root.rglob("*") if path.is_file()) == [
+        "en-20.safetensors", "records.jsonl",
+    ]  # fmt: skip
+    assert not whole.runs.exists()
+    assert read_results(whole.root) == results
+    assert {seed: whole.run_digest(toy_spec(seed).id) for seed in range(3)} == digests
+    assert digests[2] is None
+    assert [whole.has_run(toy_spec(seed).id) for seed in range(3)] == [True, True, False]
+    assert whole.has_ticket_record("en-20")
+    lines = [json.loads(line) for line in whole.packed.read_text().splitlines()]
+    assert [sorted(line) for line in lines] == [["plan"], ["id", "run"], ["id", "run"], ["id", "ticket"]]
+    # A line gives back its file: written as any JSON file is, it has the bytes that the ledger knows.
+    again = json.dumps(lines[1]["run"], indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    seed = lines[1]["run"]["spec"]["seed"]
+    assert hashlib.sha256(again.encode()).hexdigest() == digests[seed]
+
+
+def test_a_packed_grid_grows_and_is_packed_again_to_the_bytes_of_one_packed_at_once(
+    whole: GridFolder, tmp_path: Path
+) -> None:
+    whole.pack()
+    before = whole.packed.read_bytes()
+    whole.write_plan("small", ["table1"], [toy_spec(seed).id for seed in range(3)])
+    assert not whole.plan.exists(), "what is packed is not written again"
+    whole.pack()
+    assert whole.packed.read_bytes() == before
+    whole.write_run(toy_record(2))
+    assert len(read_results(whole.root).runs) == 3
+    whole.pack()
+    other = GridFolder(tmp_path / "other")
+    other.write_ticket_record("en-20", toy_ticket_record())
+    for seed in (2, 1, 0):
+        other.write_run(toy_record(seed))
+    other.write_plan("small", ["table1"], [toy_spec(seed).id for seed in range(3)])
+    other.pack()
+    assert whole.packed.read_bytes() == other.packed.read_bytes()
+
+
+def test_a_file_of_its_own_wins_over_a_line(whole: GridFolder) -> None:
+    whole.pack()
+    record = RunRecord(spec=toy_spec(0), result=toy_result(0, shift=0.75))
+    digest = whole.write_run(record)
+    whole.write_plan("larger", ["table1"], [toy_spec(seed).id for seed in range(4)])
+    assert whole.read_run(toy_spec(0).id) == record
+    assert whole.run_digest(toy_spec(0).id) == digest
+    assert (whole.read_plan().name, read_results(whole.root).planned) == ("larger", 4)
+    whole.pack()
+    assert whole.read_run(toy_spec(0).id) == record
+    assert whole.read_plan().name == "larger"
+
+
+def test_a_packed_record_is_removed_alone(whole: GridFolder) -> None:
+    whole.pack()
+    whole.remove_run(toy_spec(0).id)
+    assert [run.spec.seed for run in read_results(whole.root).runs] == [1]
+    assert whole.run_digest(toy_spec(0).id) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text + " ",
+        lambda text: text.replace("0.25", "0.250"),
+        lambda text: text.replace("0.25", "NaN", 1),
+        lambda text: text[:-20],
+        lambda text: text.replace('"seed": 1', '"seed": 5'),
+    ],
+)
+def test_what_a_line_could_not_give_back_is_not_packed_and_nothing_is_lost(
+    whole: GridFolder, spoil: Callable[[str], str]
+) -> None:
+    path = whole.run(toy_spec(1).id)
+    path.write_text(spoil(path.read_text()))
+    before = {path: path.read_bytes() for path in whole.root.rglob("*.json*")}
+    with pytest.raises(FileFormatError, match=f"{path.name}.*(run the grid again|make it anew)"):
+        whole.pack()
+    assert {path: path.read_bytes() for path in whole.root.rglob("*.json*")} == before
+
+
+def test_a_folder_without_a_grid_is_not_packed(folder: GridFolder) -> None:
+    with pytest.raises(InputError, match="holds no grid"):
+        folder.pack()
+    assert not folder.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda lines: [lines[0], lines[1][:-5]], "line 2: not valid JSON"),
+        (lambda lines: [*lines, lines[1]], "line 5: the run .* stands twice"),
+        (lambda lines: [*lines, '{"id":"x"}'], "line 5: expected an id and one of plan, run, ticket"),
+        (lambda lines: [*lines, '{"id":3,"run":{}}'], "line 5: expected an id and one of plan, run, ticket"),
+        (lambda lines: [*lines, '{"id":"x","run":{},"ticket":{}}'], "line 5: expected an id and one of"),
+        (lambda lines: [*lines, '{"id":"x","run":{"a":NaN}}'], "line 5: .*JSON compliant"),
+        (lambda lines: ["", *lines], "line 1: an empty line"),
+    ],
+)
+def test_a_damaged_pack_names_its_line_and_the_mend(
+    whole: GridFolder, edit: Callable[[list[str]], list[str]], message: str
+) -> None:
+    whole.pack()
+    whole.packed.write_text("\n".join(edit(whole.packed.read_text().splitlines())) + "\n")
+    with pytest.raises(FileFormatError, match=rf"records\.jsonl, {message}.*copy the file again, or delete the line"):
+        read_results(whole.root)
+
+
+def test_a_changed_line_is_as_bad_as_a_changed_file(whole: GridFolder) -> None:
+    digest = whole.run_digest(toy_spec(1).id)
+    whole.pack()
+    whole.packed.write_text(whole.packed.read_text().replace('"kept_epoch":1', '"kept_epoch":2'))
+    assert whole.run_digest(toy_spec(1).id) not in (None, digest)
+    whole.packed.write_text(whole.packed.read_text().replace('"kept_epoch"', '"kept_epochs"'))
+    with pytest.raises(
+        FileFormatError, match=r"records.jsonl \(run [0-9a-f]{64}\) is damaged: result.kept_epoch is missing"
+    ):
+        read_results(whole.root)

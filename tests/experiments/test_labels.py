@@ -32,6 +32,11 @@ def spec(method: str, cut: TicketSpec | None = None) -> RunSpec:
         ("ltp", ticket(0.123456, "intersection"), "LTP 12.35 % (intersection)"),
         ("ltp", ticket(0.2, "union", strategy="tied"), "LTP 20 % (union, tied)"),
         ("ltp", ticket(0.2, "random", seed=1, name="drawn"), "Random 20 % (drawn)"),
+        ("discrete+ticket", ticket(0.2), "LTP 20 % (discrete)"),
+        ("mixed+ticket", ticket(0.2, layers="middle"), "LTP 20 % (mixed, middle)"),
+        ("mixed+ticket", ticket(0.2, "random", seed=1), "Random 20 % (mixed)"),
+        ("plain+nothing", None, "Frozen (plain)"),
+        ("mixed+lora", None, "LoRA (mixed)"),
     ],
 )
 def test_labels(method: str, cut: TicketSpec | None, label: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ltprompt import device
 
-MEASURED = device._cpu_bf16_speedup
+FAST = device.FAST_BF16
 
 
 def keep_fp32() -> None:
-    """Let `auto` find bf16 as fast as fp32."""
-    device._cpu_bf16_speedup = lambda: 1.0  # type: ignore[assignment]
+    """Let `auto` know of no instruction set that makes bf16 fast."""
+    device.FAST_BF16 = ()  # type: ignore[assignment]

@@ -15,10 +15,12 @@ from helpers import toys
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute
 from ltprompt.stage2.forward import Reader
-from ltprompt.stage2.methods import METHODS, Recipe, build_optimizer, training_weights
+from ltprompt.stage2.methods import METHODS, Recipe
 from ltprompt.stage2.prompt import PromptEncoder
+from ltprompt.stage2.readout import TokenReadout, WordReadout
 from ltprompt.stage2.ticket_weights import PackedWeights
-from ltprompt.stage2.training import Epoch, LabelledExamples, tune
+from ltprompt.stage2.training import Epoch, LabelledExamples, Learner, tune
+from ltprompt.stage2.weights import training_weights
 from ltprompt.stage2.whole_weights import DenseWeights
 from ltprompt.tasks.template import Encoded, Template
 from ltprompt.tasks.verbaliser import Verbaliser
@@ -96,7 +98,10 @@ class Toy:
             template = Template.build(
                 parts, columns, tokenizer, prompt_length=4, max_length=48, strip_punctuation=True
             )  # fmt: skip
-        reader = Reader(backbone, Verbaliser.build(WORDS, tokenizer) if parts else None, CPU)
+        readout: Any = TokenReadout(len(WORDS))
+        if parts is not None:
+            readout = WordReadout(Verbaliser.build(WORDS, tokenizer), template.prompt_length)
+        reader = Reader(backbone, readout, CPU)
 
         def stock() -> Any:
             model = toys.toy_model(kind, **options).requires_grad_(False)
@@ -117,10 +122,10 @@ class Toy:
 
     def packed(self, ticket: Ticket | None) -> PackedWeights:
         master = self.backbone.word_embeddings.weight.dtype
-        return PackedWeights(self.backbone, ticket, self.words(), self.reader.verbaliser.flat_ids, master=master)
+        return PackedWeights(self.backbone, ticket, self.words(), self.reader.readout.label_ids, master=master)
 
     def dense(self) -> DenseWeights:
-        return DenseWeights(self.backbone, self.theta, self.reader.verbaliser.flat_ids)
+        return DenseWeights(self.backbone, self.theta, self.reader.readout.label_ids)
 
 
 @dataclass
@@ -135,22 +140,21 @@ class Trained:
     rates: list[list[float]]
 
 
-def train_method(toy: Toy, name: str, recipe: Recipe, beside: Any, *, size: float | None = None) -> Trained:
+def train_method(toy: Toy, name: str, recipe: Recipe, beside: Any, *, rank: float | None = None) -> Trained:
     """Train as a method does, through its own weights, and lay the changes over θ."""
     builder = training_weights(
-        METHODS[name],
+        METHODS[name].trains,
         toy.backbone,
         ticket=None,
-        words=toy.words(),
-        outputs=toy.reader.outputs,
-        size=size,
+        token_ids=toy.words(),
+        label_ids=toy.reader.readout.label_ids,
+        rank=rank,
         seed=SEED,
     )
     with builder as weights:
-        optimizer = build_optimizer(recipe, weights, beside, toy.backbone.norms)
-        epochs, kept = tune(toy.reader, weights, beside, optimizer, toy.train, None, recipe, seed=SEED)
+        tuned = tune(Learner.of(toy.reader, weights, beside, recipe), toy.train, None, recipe, seed=SEED)
         changes = {change.name: change for change in weights.changes()}
-    return Trained(beside, epochs, kept, changes, changed_state(toy, changes), [])
+    return Trained(beside, list(tuned.epochs), tuned.kept_epoch, changes, changed_state(toy, changes), [])
 
 
 def changed_state(toy: Toy, changes: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -172,15 +176,13 @@ def train(
     """Train with the package, close the weights and lay the changes over θ."""
     prompt, rates = toy.prompt(), []
     try:
-        optimizer = build_optimizer(recipe, weights, prompt, toy.backbone.norms)
-        optimizer.register_step_pre_hook(lambda o, *_: rates.append([group["lr"] for group in o.param_groups]))
-        epochs, kept = tune(
-            toy.reader, weights, prompt, optimizer, toy.train, dev, recipe, seed=SEED, on_epoch=on_epoch
-        )
+        learner = Learner.of(toy.reader, weights, prompt, recipe)
+        learner.optimizer.register_step_pre_hook(lambda o, *_: rates.append([group["lr"] for group in o.param_groups]))
+        tuned = tune(learner, toy.train, dev, recipe, seed=SEED, on_epoch=on_epoch)
         changes = {change.name: change for change in weights.changes()}
     finally:
         weights.close()
-    return Trained(prompt, epochs, kept, changes, changed_state(toy, changes), rates)
+    return Trained(prompt, list(tuned.epochs), tuned.kept_epoch, changes, changed_state(toy, changes), rates)
 
 
 def ltp_recipe(**given: Any) -> Recipe:

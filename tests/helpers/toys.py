@@ -15,8 +15,10 @@ from ltprompt.backbone.model import Backbone
 KINDS = ("xlm-roberta", "bert")
 
 
-def toy_model(kind: str, *, dropout: float = 0.0, layers: int = 3, tied: bool = True, seed: int = 0) -> Any:
-    """A stock model of random weights: no bias is zero and no norm the identity."""
+def toy_model(
+    kind: str, *, dropout: float = 0.0, layers: int = 3, tied: bool = True, seed: int = 0, positions: int = 64
+) -> Any:
+    """A stock model of random weights: no bias is zero and no norm the identity. positions: tokens that it can read."""
     tokenizer = toy_tokenizer(kind)
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -32,9 +34,9 @@ def toy_model(kind: str, *, dropout: float = 0.0, layers: int = 3, tied: bool = 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if kind == "bert":
-            model: Any = BertForMaskedLM(BertConfig(max_position_embeddings=64, **sizes))
+            model: Any = BertForMaskedLM(BertConfig(max_position_embeddings=positions, **sizes))
         else:
-            config = XLMRobertaConfig(max_position_embeddings=66, type_vocab_size=1, **sizes)
+            config = XLMRobertaConfig(max_position_embeddings=positions + 2, type_vocab_size=1, **sizes)
             model = XLMRobertaForMaskedLM(config)
         with torch.no_grad():
             for parameter in model.parameters():

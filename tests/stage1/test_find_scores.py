@@ -15,10 +15,10 @@ from helpers.toy_tokenizers import WORDS
 from helpers.toys import KINDS, toy_backbone
 
 from ltprompt.backbone.model import Backbone
-from ltprompt.classifier import find_scores, movement_shares
 from ltprompt.device import Compute
 from ltprompt.errors import FileFormatError, InputError, TrainingError
 from ltprompt.settings import ScoresSettings
+from ltprompt.stage1.find_scores import find_scores, movement_shares
 from ltprompt.stage1.training import Movement, Step, Watcher
 from ltprompt.tickets.scores import Scores
 from ltprompt.tickets.ticket import STRATEGIES

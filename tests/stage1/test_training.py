@@ -20,7 +20,7 @@ from ltprompt.errors import InputError, TrainingError
 from ltprompt.packing.batching import TRAINING_TOKENS
 from ltprompt.packing.sequences import Sequences
 from ltprompt.stage1 import training as mlm
-from ltprompt.stage1.masking import IGNORED, Lines, Masking, batch_indices, split_lines
+from ltprompt.stage1.masking import IGNORED, Lines, Masking, batch_indices, hold_out
 from ltprompt.stage1.training import Movement, Step, Watcher, find_movement, masked_loss, mlm_step
 from ltprompt.stage1.weights import Trainee
 from ltprompt.tickets.ticket import STRATEGIES
@@ -305,7 +305,7 @@ def test_a_watcher_hears_of_steps_and_evaluations() -> None:
     assert heard.evaluations == history.held_out
     assert [number for number, _ in heard.evaluations] == [3, 6, 7]
     # 24 lines, 6 held out: three steps are one epoch of the rest
-    train, _ = split_lines(24, 0.25, 1)
+    train, _ = hold_out(24, 0.25, 1)
     assert sum(step.tokens for step in heard.steps[:3]) == sum(len(lines[line]) for line in train)
     assert history.tokens == sum(step.tokens for step in heard.steps)
 
@@ -539,26 +539,26 @@ def test_every_epoch_visits_every_line_once(size: int, batch_size: int) -> None:
     ("size", "share", "expected"), [(100, 0.1, 10), (2, 0.1, 1), (3, 0.95, 2), (7, 0.0, 0), (1, 0.0, 0)]
 )
 def test_held_out_lines_are_a_share_apart(size: int, share: float, expected: int) -> None:
-    train, held = split_lines(size, share, seed=0)
+    train, held = hold_out(size, share, seed=0)
     assert len(held) == expected
     assert sorted([*train.tolist(), *held.tolist()]) == list(range(size))
-    again = split_lines(size, share, seed=0)
+    again = hold_out(size, share, seed=0)
     assert all(np.array_equal(a, b) for a, b in zip((train, held), again, strict=True))
 
 
 def test_held_out_lines_depend_on_the_seed() -> None:
-    assert not np.array_equal(split_lines(100, 0.1, seed=0)[1], split_lines(100, 0.1, seed=1)[1])
+    assert not np.array_equal(hold_out(100, 0.1, seed=0)[1], hold_out(100, 0.1, seed=1)[1])
 
 
 def test_a_single_line_cannot_be_held_out() -> None:
     with pytest.raises(InputError, match=r"the text has 1 usable line.*needs at least 2, one of them held out"):
-        split_lines(1, 0.1, seed=0)
+        hold_out(1, 0.1, seed=0)
 
 
 def test_held_out_lines_are_never_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = toy_backbone("bert")
     lines = toy_lines(backbone)
-    _, held = split_lines(len(lines), 0.25, 1)
+    _, held = hold_out(len(lines), 0.25, 1)
     recorder = Recorder.on(monkeypatch)
     run(backbone, lines, held_out=0.25, steps=9)
     trained = {text for batch in recorder.batches for text in originals_of(batch)}

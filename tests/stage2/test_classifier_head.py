@@ -14,7 +14,7 @@ from transformers import XLMRobertaForSequenceClassification
 
 from ltprompt.stage2.classifier_head import PooledClassifier, classify
 from ltprompt.stage2.methods import METHODS
-from ltprompt.stage2.training import fold
+from ltprompt.stage2.readout import fold
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -9,8 +9,9 @@ from helpers.toys import KINDS
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute
 from ltprompt.stage2 import forward as evaluation
-from ltprompt.stage2.forward import MAX_TOKENS, Reader, mean_measures, measure, softmax
-from ltprompt.stage2.training import fold
+from ltprompt.stage2.forward import MAX_TOKENS, Reader
+from ltprompt.stage2.measures import mean_measures, measure, softmax
+from ltprompt.stage2.readout import fold
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -59,7 +60,7 @@ def test_prediction_has_no_dropout_and_no_gradient() -> None:
 def test_logits_under_bf16_keep_the_masters_precision() -> None:
     toy = Toy.of("xlm-roberta", double=False)
     prompt = fold(toy.prompt())
-    low = Reader(toy.backbone, toy.reader.verbaliser, Compute(torch.device("cpu"), torch.bfloat16))
+    low = Reader(toy.backbone, toy.reader.readout, Compute(torch.device("cpu"), torch.bfloat16))
     found, exact = low.predict(toy.train.examples, prompt), toy.reader.predict(toy.train.examples, prompt)
     assert found.dtype == np.float32
     assert 0 < np.abs(found - exact).max() < 0.1

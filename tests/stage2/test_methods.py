@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
 from helpers.stage2 import (
     DISCRETE,
     MIXED,
+    SEED,
     Toy,
     assert_equal,
     ltp_recipe,
@@ -19,7 +21,9 @@ from helpers.toys import KINDS
 from torch import nn
 
 from ltprompt.errors import InputError
-from ltprompt.stage2.methods import METHODS, build_optimizer, find_method, resolved_size, trained_tensors
+from ltprompt.stage2.fit import fit
+from ltprompt.stage2.methods import METHODS, choose_method, find_method, resolved_rank
+from ltprompt.stage2.weights import build_optimizer, trained_tensors
 
 
 @pytest.mark.parametrize("name", ["ltp", "prompt-only"])
@@ -104,7 +108,7 @@ def test_bitfit_trains_the_encoder_s_biases_alone(kind: str) -> None:
     [("ltp", None, None), ("lora", None, 8), ("lora", 4.0, 4), ("shira", None, 32), ("super-tuning", 0.5, 0.5)],
 )
 def test_the_size_is_the_user_s_or_the_method_s(name: str, given: float | None, expected: float | None) -> None:
-    assert resolved_size(find_method(name), given) == expected
+    assert resolved_rank(find_method(name), given) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,11 +121,11 @@ def test_the_size_is_the_user_s_or_the_method_s(name: str, given: float | None, 
 )
 def test_a_size_that_makes_no_sense_is_refused(name: str, given: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        resolved_size(find_method(name), given)
+        resolved_rank(find_method(name), given)
 
 
 def test_what_each_method_trains() -> None:
-    found = {name: (method.name, method.style, method.trains) for name, method in METHODS.items()}
+    found = {name: (method.name, method.template, method.trains) for name, method in METHODS.items()}
     assert found["ltp"] == ("ltp", "soft", "ticket")
     assert found["prompt-only"] == ("prompt-only", "soft", "nothing")
     assert found["sp"] == ("sp", "soft", "everything")
@@ -133,6 +137,65 @@ def test_what_each_method_trains() -> None:
 def test_an_unknown_method_names_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"unknown method 'ltpp': did you mean 'ltp'.*prompt-only"):
         find_method("ltpp")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pair_that_has_a_name_is_called_by_it(name: str) -> None:
+    template, trains = METHODS[name].template, METHODS[name].trains
+    assert choose_method(None, template, trains) == choose_method(name) == find_method(f"{template}+{trains}")
+    assert choose_method(name, template, trains).name == name
+
+
+def test_another_pair_takes_the_recipe_of_what_it_trains() -> None:
+    assert find_method("discrete+ticket").name == "discrete+ticket"
+    assert find_method("discrete+ticket").recipe == METHODS["ltp"].recipe
+    assert find_method("plain+everything").recipe == METHODS["sp"].recipe
+    assert (find_method("mixed+lora").recipe, find_method("mixed+lora").rank) == (METHODS["lora"].recipe, 8)
+
+
+def test_an_axis_that_is_not_given_is_that_of_ltp() -> None:
+    assert choose_method().name == "ltp"
+    assert choose_method(template="mixed").name == "mixed+ticket"
+    assert choose_method(trains="lora").name == "lora"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"method": "sp", "template": "mixed"}, "method 'sp' has template 'soft', not 'mixed'; leave out `method` or `template`"),
+        ({"method": "ltp", "trains": "nothing"}, "method 'ltp' has trains 'ticket', not 'nothing'; leave out `method` or `trains`"),
+        ({"template": "discrete", "trains": "nothing"}, "nothing to train"),
+        ({"template": "sofd"}, "unknown template 'sofd': did you mean 'soft'?"),
+        ({"trains": "tickets"}, "unknown trains 'tickets': did you mean 'ticket'?"),
+        ({"method": "discrete+tickets"}, "unknown trains 'tickets'"),
+    ],
+)
+def test_axes_that_contradict_or_train_nothing_are_refused(given: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        choose_method(**given)
+
+
+@pytest.mark.parametrize("trains", ["ticket", "nothing", "biases", "lora", "shira", "super-tuning", "everything"])
+def test_a_classifier_on_a_token_trains_with_whatever_trains(trains: str) -> None:
+    toy = Toy.of("xlm-roberta", double=False, parts=None)
+    ticket = random_ticket(toy.backbone, 0.2) if trains == "ticket" else None
+    fitted = fit(
+        toy.reader, toy.train, None, trains=trains, recipe=ltp_recipe(epochs=8, lr=5e-3, prompt_lr=5e-3), ticket=ticket,
+        rank=METHODS[trains].rank if trains in METHODS else None, seed=SEED,
+    )  # fmt: skip
+    assert fitted.tuned.epochs[-1].loss < fitted.tuned.epochs[0].loss
+    assert bool(fitted.changes) == (trains != "nothing")
+    assert fitted.folded is not None
+    assert all(torch.equal(p, toy.theta[name]) for name, p in toy.backbone.parameters.items())
+
+
+def test_an_empty_ticket_with_a_discrete_template_has_nothing_to_train() -> None:
+    toy = Toy.of("bert", double=False, parts=DISCRETE)
+    with pytest.raises(InputError, match="nothing would train: the ticket is empty"):
+        fit(
+            toy.reader, toy.train, None, trains="ticket", recipe=ltp_recipe(), ticket=random_ticket(toy.backbone, 0.0),
+            rank=None, seed=SEED,
+        )  # fmt: skip
 
 
 def test_adamw_for_a_ticket_never_decays() -> None:

@@ -39,7 +39,7 @@ class Shifted(nn.Module):
 
 def start_of(toy: Toy, name: str) -> dict[str, list[Tensor]]:
     """The adapter's values before training, by the name of the linear layer."""
-    weights = PeftWeights(toy.backbone, name, SIZES[name], toy.reader.outputs, seed=3)
+    weights = PeftWeights(toy.backbone, name, SIZES[name], toy.reader.readout.label_ids, seed=3)
     found: dict[str, list[Tensor]] = {}
     for path, module in toy.backbone.base.named_modules():
         if hasattr(module, "lora_A"):
@@ -94,7 +94,7 @@ def plainly(toy: Toy, name: str) -> tuple[Plain, dict[str, Shifted]]:
 @each_rival
 def test_twenty_steps_are_those_of_a_dense_difference(kind: str, name: str) -> None:
     toy = Toy.of(kind)
-    found = train_method(toy, name, ltp_recipe(), toy.prompt(), size=SIZES[name])
+    found = train_method(toy, name, ltp_recipe(), toy.prompt(), rank=SIZES[name])
     plain, shifted = plainly(toy, name)
     assert len(plain.norms) == 20
     assert found.changes.keys() == shifted.keys()
@@ -110,19 +110,19 @@ def test_twenty_steps_are_those_of_a_dense_difference(kind: str, name: str) -> N
 def test_only_matrices_of_linear_layers_move_and_the_model_is_as_it_was(kind: str, name: str) -> None:
     toy = Toy.of(kind, double=False)
     before = [(path, type(module)) for path, module in toy.backbone.model.named_modules()]
-    found = train_method(toy, name, ltp_recipe(epochs=1), toy.prompt(), size=SIZES[name])
+    found = train_method(toy, name, ltp_recipe(epochs=1), toy.prompt(), rank=SIZES[name])
     prefix = toy.backbone.model.base_model_prefix
     assert set(found.changes) == {f"{prefix}.{path}.weight" for path in linear_layers(toy.backbone)}
     assert [(path, type(module)) for path, module in toy.backbone.model.named_modules()] == before
     for path, tensor in theta_of(toy.backbone).items():
         assert torch.equal(tensor.view(torch.int32), toy.theta[path].view(torch.int32)), path
-    again = train_method(toy, name, ltp_recipe(epochs=1), toy.prompt(), size=SIZES[name])
+    again = train_method(toy, name, ltp_recipe(epochs=1), toy.prompt(), rank=SIZES[name])
     assert_equal(again.state, found.state, 0.0)
 
 
 def test_entries_outside_a_sparse_mask_do_not_move() -> None:
     toy = Toy.of("xlm-roberta", double=False)
-    found = train_method(toy, "shira", ltp_recipe(epochs=2), toy.prompt(), size=3)
+    found = train_method(toy, "shira", ltp_recipe(epochs=2), toy.prompt(), rank=3)
     for name, change in found.changes.items():
         assert len(change.index) <= 3 * sum(toy.theta[name].shape)
 
@@ -130,7 +130,7 @@ def test_entries_outside_a_sparse_mask_do_not_move() -> None:
 def test_a_rank_that_does_not_fit_is_refused() -> None:
     toy = Toy.of("bert", double=False)
     with pytest.raises(InputError, match="shira of size 5000 does not fit this backbone"):
-        PeftWeights(toy.backbone, "shira", 5000, toy.reader.outputs, seed=0)
+        PeftWeights(toy.backbone, "shira", 5000, toy.reader.readout.label_ids, seed=0)
     assert not any("shira" in type(module).__module__ for module in toy.backbone.base.modules())
 
 
@@ -145,4 +145,4 @@ def test_without_the_library_the_error_names_the_package(monkeypatch: pytest.Mon
     toy = Toy.of("bert", double=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"needs the peft library: pip install peft$"):
-        PeftWeights(toy.backbone, "lora", 8, toy.reader.outputs, seed=0)
+        PeftWeights(toy.backbone, "lora", 8, toy.reader.readout.label_ids, seed=0)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ltprompt.stage2.prompt import PromptEncoder, insert
-from ltprompt.stage2.training import fold
+from ltprompt.stage2.readout import fold
 
 CPU = torch.device("cpu")
 

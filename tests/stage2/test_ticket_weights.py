@@ -164,7 +164,7 @@ def test_exactly_the_word_rows_with_a_gradient_move(kind: str, strategy: str) ->
     name = toy.backbone.word_name
     words = {int(id_) for example in toy.train.examples for id_ in example.ids if id_ >= 0}
     if strategy == "tied":
-        words |= set(toy.reader.verbaliser.flat_ids)
+        words |= set(toy.reader.readout.verbaliser.flat_ids)
     mask = ticket.mask(name)
     used = torch.zeros(len(mask), 1, dtype=torch.bool)
     used[sorted(words)] = True
@@ -256,7 +256,7 @@ def test_words_outside_training_are_read_as_pretrained(kind: str) -> None:
 def test_the_output_rows_move_with_a_tied_ticket_only(kind: str, tied: bool, strategy: str) -> None:
     toy = Toy.of(kind, tied=tied, double=False)
     weights = toy.packed(random_ticket(toy.backbone, 0.3, strategy))
-    ids = list(toy.reader.verbaliser.flat_ids)
+    ids = list(toy.reader.readout.verbaliser.flat_ids)
     before, _ = weights.output_rows()
     assert same_bits(before.detach(), toy.backbone.decoder.weight[ids])
     with torch.no_grad():

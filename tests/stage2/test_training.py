@@ -27,7 +27,8 @@ from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import TrainingError
 from ltprompt.stage2 import training
 from ltprompt.stage2.methods import Recipe
-from ltprompt.stage2.training import Epoch, fold
+from ltprompt.stage2.readout import fold
+from ltprompt.stage2.training import Epoch
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 RATES = ltp_recipe().lr
@@ -51,7 +52,7 @@ def moves(first: Trained, second: Trained) -> bool:
 def script(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
     """Let the epochs have these dev accuracies."""
     left: Iterator[float] = iter(accuracies)
-    monkeypatch.setattr(training, "_accuracy", lambda *_: next(left))
+    monkeypatch.setattr(training.Learner, "accuracy", lambda *_: next(left))
 
 
 @pytest.mark.parametrize("method", ["ltp", "sp"])

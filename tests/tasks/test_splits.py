@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ltprompt.errors import InputError
 from ltprompt.tasks import Rows, Task, label_counts, load_task, read_rows, rows_from
-from ltprompt.tasks.splits import Split, draw, split_paths, write_rows
+from ltprompt.tasks.splits import Split, draw, sample, split_paths, write_rows
 
 XNLI = load_task("xnli")
 MOOD = Task(
@@ -138,3 +139,26 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{path.name} exists already"):
             split_paths(tmp_path, 4, 2)
         path.unlink()
+
+
+# --- samples
+
+
+def test_a_sample_takes_of_each_class_its_share() -> None:
+    labels = [0] * 51 + [1] * 40 + [2] * 30 + [3] * 25 + [4] * 22 + [5] * 19 + [6] * 17  # SIB-200's, sorted as there
+    drawn = sample(labels, 20, seed=0)
+    assert drawn == sorted(set(drawn))
+    # 20 n / 204: 5.0, 3.92, 2.94, 2.45, 2.16, 1.86, 1.67; the largest remainders are those of .94, .92, .86 and .67
+    assert Counter(labels[index] for index in drawn) == {0: 5, 1: 4, 2: 3, 3: 2, 4: 2, 5: 2, 6: 2}
+    assert sample(labels, 20, seed=0) == drawn
+    assert sample(labels, 20, seed=1) != drawn
+
+
+@pytest.mark.parametrize(("count", "shares"), [(3, {0: 1, 1: 1, 2: 1}), (4, {0: 2, 1: 1, 2: 1}), (2, {0: 2})])
+def test_no_class_is_left_out_of_a_sample_that_has_room_for_it(count: int, shares: dict[int, int]) -> None:
+    labels = [1, *[0] * 98, 2]
+    assert Counter(labels[index] for index in sample(labels, count, seed=5)) == shares
+
+
+def test_a_sample_of_all_is_all() -> None:
+    assert sample([0, 1, 1], 3, seed=0) == sample([0, 1, 1], 9, seed=4) == [0, 1, 2]

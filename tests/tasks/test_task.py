@@ -174,7 +174,7 @@ def test_pattern_word_missing_in_one_language() -> None:
 def test_missing_key_names_it() -> None:
     data = sentiment()
     del data["columns"]
-    with pytest.raises(InputError, match=r"^toy: the key 'columns' is missing; add it$"):
+    with pytest.raises(InputError, match=r"^toy: columns is missing; add it$"):
         parse_task(data, "toy")
 
 

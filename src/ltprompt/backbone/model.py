@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
@@ -381,7 +382,9 @@ def _load_model(place: str, revision: str | None) -> Any:
 
 
 def _load_small_model(folder: Path, config: Any) -> Any:
-    model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    with no_init_weights():  # random ones take longer than all the rest, and every one is replaced
+        model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    model.tie_weights()
     # Not strict: a tied tensor has several names in the model and one in the file, whose checksum says it is whole.
     model.load_state_dict(load_small(folder / SMALL_WEIGHTS), strict=False)
     return model

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ltprompt.cli.options import Device, Dtype
+from ltprompt.cli.process import SAME_BYTES, computing
 
 if TYPE_CHECKING:
     from ltprompt.experiments.records import RunSpec
     from ltprompt.experiments.run.driver import Plan, Ran
     from ltprompt.experiments.run.ledger import Counts
     from ltprompt.experiments.run.local import Kind, OnEvent
+    from ltprompt.terminal import Advance
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 GO_ON = "the same command goes on from here"
@@ -41,24 +43,33 @@ def grid(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker [all cores, shared out]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help=f"CPU threads of a worker; {SAME_BYTES} [all cores, shared out]")
+    ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
     from ltprompt.cli.watching import stage_one_bar
     from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+    from ltprompt.experiments.run.ray_start import ray_ahead
+    from ltprompt.terminal import phase
 
-    where = Where(device, dtype, threads, workers, ray, gpus)
-    plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note)
-    for note in plan.notes:
-        _note(note)
-    if dry_run:
-        _list(plan)
-        return
-    try:
-        ran = run_grid(plan, where, on_event=_runs_bar)
-    except KeyboardInterrupt:
-        _note(GO_ON)
-        raise
+    with ray_ahead(None if dry_run or ray else workers, device):
+        with phase("loading the libraries"):
+            from ltprompt.cli.watching import stage_one_bar
+            from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+        computing(device, dtype, threads)  # stage 1 here, and without workers the runs
+        where = Where(device, dtype, threads, workers, ray, gpus)
+        plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
+        for note in plan.notes:
+            _note(note)
+        if dry_run:
+            _list(plan)
+            return
+        try:
+            ran = run_grid(plan, where, on_event=_runs_bar)
+        except KeyboardInterrupt:
+            _note(GO_ON)
+            raise
     _conclude(ran, out)
 
 
@@ -67,6 +78,9 @@ def report(
     html: Annotated[Path | None, typer.Option(help="HTML file to write [DIR/report/report.html]")] = None,
     latex: Annotated[Path | None, typer.Option(help="LaTeX file to write [DIR/report/report.tex]")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file to write [DIR/report/report.csv]")] = None,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="then put plan and records into one file, DIR/records.jsonl, to keep them")
+    ] = False,
 ) -> None:
     """Print a grid's tables and comparisons, and write them with its figures."""
     from ltprompt.experiments.folder import GridFolder, read_results
@@ -74,6 +88,10 @@ def report(
 
     results = read_results(directory)
     print(write_report(results, GridFolder(directory).report, html=html, latex=latex, csv=csv))
+    if pack:
+        from ltprompt.experiments.run.driver import pack_grid
+
+        pack_grid(GridFolder(directory))
 
 
 def _list(plan: Plan) -> None:
@@ -93,12 +111,15 @@ def _runs_bar(total: int, first: int) -> Iterator[OnEvent]:
     """Yield what shows a grid's runs as a bar; `first` of them were finished before."""
     from ltprompt.terminal import bar
 
-    with bar("runs", total, "run", first) as advance:
+    with ExitStack() as stack:
+        opened: list[Advance] = []
 
         def hear(kind: Kind, spec: RunSpec, counts: Counts) -> None:
+            if not opened:  # with the first run, so that neither time nor rate counts what comes before
+                opened.append(stack.enter_context(bar("runs", total, "run", first)))
             ended = int(kind in ("finished", "failed"))
             failed = f", {counts.failed} failed" if counts.failed else ""
-            advance(ended, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
+            opened[0](ended, f"{spec.method}, {spec.shots} shots, seed {spec.seed}: {kind}{failed}")
 
         yield hear
 

@@ -13,7 +13,9 @@ import typer
 
 from ltprompt.cli.grids import grid, report
 from ltprompt.cli.options import Command, Device, Dtype, Threads
+from ltprompt.cli.process import computing
 from ltprompt.cli.stages import evaluate, merge, predict, scores, train
+from ltprompt.cli.streams import delivered
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
 from ltprompt.errors import LtpError
@@ -45,22 +47,26 @@ def demo(
 ) -> None:
     """Show the whole method in a few minutes, offline, on an embedded backbone and data."""
     from ltprompt.cli.demo import demo as run
-    from ltprompt.device import resolve
 
-    run(out, resolve(device, dtype, threads))
+    run(out, computing(device, dtype, threads))
 
 
 def main() -> int:
     """Run the command line and return its exit status: 0 done, 1 failed with one line, 2 bad usage, 130 by Ctrl-C.
 
-    SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does.
+    SIGTERM, by which a cluster's scheduler ends a job, stops a command as Ctrl-C does. 141: whoever read the output
+    stopped reading, as `head` does.
     """
     in_charge = threading.current_thread() is threading.main_thread()
     if in_charge and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as whoever started it may have it
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    return delivered(_run)
+
+
+def _run() -> int:
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="ltprompt")
     except SystemExit as end:

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ltprompt.cli.process import DTYPE_HELP, THREADS_HELP, TRAINED_DTYPE_HELP
 from ltprompt.errors import LtpError
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="matmul precision: auto, fp32 or bf16; weights are always fp32")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads [all cores]")]
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
+TrainedDtype = Annotated[str, typer.Option("--dtype", help=TRAINED_DTYPE_HELP)]
+Threads = Annotated[int | None, typer.Option(help=THREADS_HELP)]
 
 BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="hub id, folder or mini")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")]

@@ -9,7 +9,8 @@ from ltprompt.terminal import table
 from ltprompt.tickets.ticket import COMBINATIONS
 
 if TYPE_CHECKING:
-    from ltprompt.classifier import Evaluation
+    from ltprompt.classifier import PromptClassifier
+    from ltprompt.stage2.measures import Evaluation
     from ltprompt.tasks.check import TableReport, TaskReport
     from ltprompt.tickets.distribution import Comparison, Distribution, Part
 
@@ -67,6 +68,19 @@ def show_evaluation(found: Evaluation) -> str:
         confusion = [[gold, *map(str, row)] for gold, row in zip(found.labels, part.confusion, strict=True)]
         parts.append(table([f"{language}: gold \\ predicted", *found.labels], confusion))
     return "\n\n".join(parts)
+
+
+def show_precision(classifier: PromptClassifier, asked: str) -> str:
+    """Return the dtype that a loaded classifier computes in, beside the one that it was trained in.
+
+    asked: what ``--dtype`` was.
+    """
+    used = classifier.compute.dtype_name
+    trained = None if classifier.adapter is None else classifier.adapter.dtype
+    if trained in (used, None):
+        return f"computed in {used}{', as trained' if trained else ''}"
+    why = f", for which {classifier.compute.device} has no instructions here" if asked == "auto" else ""
+    return f"computed in {used}; the adapter was trained in {trained}{why}"
 
 
 def show_task_report(found: TaskReport) -> str:

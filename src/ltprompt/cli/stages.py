@@ -18,7 +18,9 @@ from ltprompt.cli.options import (
     Revision,
     TaskName,
     Threads,
+    TrainedDtype,
 )
+from ltprompt.cli.process import computing
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,11 +53,11 @@ def scores(
     threads: Threads = None,
 ) -> None:
     """Find the scores: fine-tune on text and measure how far every parameter moves (once for a backbone)."""
-    from ltprompt.classifier import check_place, find_scores
     from ltprompt.cli.watching import stage_one_bar
-    from ltprompt.files.artifacts import SCORES_TENSORS
+    from ltprompt.files.artifacts import SCORES_TENSORS, check_place
     from ltprompt.settings import ScoresSettings
     from ltprompt.stage1.corpus import read_lines
+    from ltprompt.stage1.find_scores import find_scores
 
     given = _given(strategy=strategy, epochs=epochs, batch_size=batch_size, lr=lr, l1=l1, max_length=max_length)
     if steps is not None and epochs is not None:
@@ -75,8 +77,18 @@ def train(
     train: Annotated[Path, typer.Option(help="labelled table: .tsv, .csv or .jsonl")],
     out: Annotated[Path, typer.Option(help="folder for the adapter")],
     method: Annotated[
-        str, typer.Option(help="ltp, prompt-only, ft, dp, sp, mp, bitfit, lora, shira or super-tuning")
-    ] = "ltp",
+        str | None, typer.Option(help="ltp, prompt-only, ft, dp, sp, mp, bitfit, lora, shira or super-tuning [ltp]")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="instead of --method: soft, discrete, mixed or plain (no template) [soft]")
+    ] = None,
+    trains: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of --method: ticket, nothing, everything, encoder, biases, lora, shira or super-tuning "
+            "[ticket]"
+        ),
+    ] = None,
     ticket: Annotated[Path | None, typer.Option(help="ticket file, or mini-20 or mini-75; needed by ltp")] = None,
     dev: Annotated[Path | None, typer.Option(help="labelled table that chooses the epoch")] = None,
     epochs: Annotated[int | None, typer.Option(help="[70; ft, dp, sp, mp: 50]")] = None,
@@ -102,10 +114,10 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a prompt, and the ticket's parameters, on a few labelled examples."""
-    from ltprompt.classifier import PromptClassifier, check_place, check_ticket_given
-    from ltprompt.files.artifacts import ADAPTER_RECORD
+    from ltprompt.classifier import PromptClassifier, check_ticket_given
+    from ltprompt.files.artifacts import ADAPTER_RECORD, check_place
     from ltprompt.settings import TrainSettings
-    from ltprompt.stage2.methods import find_method
+    from ltprompt.stage2.methods import choose_method
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.terminal import bar
     from ltprompt.tickets.ticket import Ticket
@@ -115,12 +127,13 @@ def train(
     settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
     check_place(out, ADAPTER_RECORD, "an adapter")
     found_task = load_task(task)
-    check_ticket_given(find_method(method), ticket)
+    chosen_method = choose_method(method, template, trains)
+    check_ticket_given(chosen_method, ticket)
     rows = read_rows(train, found_task)
     dev_rows = None if dev is None else read_rows(dev, found_task)
     chosen = None if ticket is None else Ticket.load(ticket)
     loaded, compute = _load(backbone, revision, device, dtype, threads)
-    classifier = PromptClassifier(loaded, found_task, method, chosen, compute=compute, settings=settings)
+    classifier = PromptClassifier(loaded, found_task, chosen_method.name, chosen, compute=compute, settings=settings)
     for note in classifier.notes:
         _warn(note)
 
@@ -142,12 +155,12 @@ def evaluate(
     json_: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
     predictions: Annotated[Path | None, typer.Option(help="folder for LANGUAGE.tsv with every prediction")] = None,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Evaluate an adapter on labelled tables: accuracy, macro-F1 and confusion by language."""
     from ltprompt.cli.predictions import write_predictions
-    from ltprompt.cli.show import show_evaluation
+    from ltprompt.cli.show import show_evaluation, show_precision
     from ltprompt.files.artifacts import write_json
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
@@ -165,7 +178,7 @@ def evaluate(
             write_predictions(
                 predictions / f"{language}.tsv", found.labels, found.probabilities[language], found.gold[language]
             )
-    _say(show_evaluation(found))
+    _say(f"{show_evaluation(found)}\n\n{show_precision(classifier, dtype)}")
 
 
 def predict(
@@ -174,11 +187,12 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="TSV file to write [stdout]")] = None,
     backbone: OtherBackbone = None,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Predict labels with probabilities for a table."""
     from ltprompt.cli.predictions import predictions_tsv, write_predictions
+    from ltprompt.cli.show import show_precision
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
 
@@ -192,6 +206,7 @@ def predict(
     else:
         write_predictions(out, task.labels, probabilities)
         _say(f"{len(rows):,} predictions in {out}")
+    _warn(show_precision(classifier, dtype))
 
 
 def merge(
@@ -199,7 +214,7 @@ def merge(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="folder to write, which must not exist")],
     backbone: OtherBackbone = None,
     device: Device = "cpu",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
@@ -214,20 +229,20 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _load(name: str, revision: str | None, device: str, dtype: str, threads: int | None) -> tuple[Backbone, Compute]:
     from ltprompt.backbone.model import Backbone
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    compute = computing(device, dtype, threads)
     return Backbone.from_pretrained(name, revision=revision, device=compute.device), compute
 
 
 def _classifier(directory: Path, backbone: str | None, device: str, dtype: str, threads: int | None) -> Any:
+    from ltprompt.adapter import Adapter
     from ltprompt.backbone.model import Backbone
     from ltprompt.classifier import PromptClassifier
-    from ltprompt.device import resolve
 
-    compute = resolve(device, dtype, threads)
+    adapter = Adapter.load(directory)
+    compute = computing(device, dtype, threads, adapter.dtype)
     other = None if backbone is None else Backbone.from_pretrained(backbone, device=compute.device)
-    return PromptClassifier.from_pretrained(directory, other, compute=compute)
+    return PromptClassifier.of(adapter, other, compute=compute)
 
 
 def _adapter_task(directory: Path) -> Any:

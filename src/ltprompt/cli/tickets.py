@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ltprompt.cli.options import Command, Device, Dtype, Json, Threads
+from ltprompt.cli.process import computing
 from ltprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,7 +145,6 @@ def _scores_by(
 ) -> Scores:
     """Return the scores by a criterion that reads the backbone: the one named, else that of the scores' record."""
     from ltprompt.backbone.model import Backbone
-    from ltprompt.device import resolve
     from ltprompt.stage1.corpus import read_lines
     from ltprompt.stage1.criteria import LINES, find_criterion
     from ltprompt.terminal import bar
@@ -155,7 +155,7 @@ def _scores_by(
     if name is None:
         raise InputError(f"{scores_dir} does not say which backbone its scores are of; name it with --backbone")
     texts = None if text is None else read_lines(text)
-    compute = resolve(*hardware)
+    compute = computing(*hardware)
     loaded = Backbone.from_pretrained(name, revision=revision, device=compute.device)
     if texts is None:
         return find_criterion(scores, criterion, backbone=loaded)

@@ -15,17 +15,37 @@ _NAMES = {
     "super-tuning": "Super-Tuning",
     "prompt-only": "Prompt only",
 }
+# What trains beside a template that makes no named method of the pair.
+_TRAINED = {
+    "ticket": "LTP",
+    "nothing": "Frozen",
+    "everything": "Everything",
+    "encoder": "Encoder",
+    "biases": "BitFit",
+    **{name: _NAMES[name] for name in ("lora", "shira", "super-tuning")},
+}
 _OTHERS = tuple(name for name in _NAMES if name not in (*BASELINES, "ltp"))
+
+
+def trains_ticket(spec: RunSpec) -> bool:
+    """Whether a run trains a ticket, by `ltp` or with another template."""
+    return spec.method == "ltp" or spec.method.endswith("+ticket")
+
+
+def other_template(spec: RunSpec) -> str:
+    """Return the template of a method that is called ``TEMPLATE+TRAINS``; nothing where it has a name of its own."""
+    template, plus, _ = spec.method.partition("+")
+    return template if plus else ""
 
 
 def is_lottery(spec: RunSpec) -> bool:
     """Whether a run trains a winning ticket: the entries that moved most in stage 1, or such tickets combined."""
-    return spec.method == "ltp" and spec.ticket is not None and spec.ticket.select in ("delta", *COMBINATIONS)
+    return trains_ticket(spec) and spec.ticket is not None and spec.ticket.select in ("delta", *COMBINATIONS)
 
 
 def is_control(spec: RunSpec) -> bool:
     """Whether a run trains a ticket chosen otherwise, such as at random."""
-    return spec.method == "ltp" and not is_lottery(spec)
+    return trains_ticket(spec) and not is_lottery(spec)
 
 
 def method_label(spec: RunSpec) -> str:
@@ -63,21 +83,23 @@ def place(spec: RunSpec) -> tuple[int, int, str, float, str]:
     cut = (spec.ticket.ratio, cut_label(spec.ticket)) if spec.ticket else (0.0, "")
     if spec.method in BASELINES:
         return 0, BASELINES.index(spec.method), spec.method, *cut
+    template = other_template(spec)
     if is_lottery(spec):
-        return 1, 0, "", *cut
+        return 1, 0, template, *cut
     if is_control(spec):
         select = spec.ticket.select if spec.ticket else ""
-        return 2, _rank(select, CONTROLS), select, *cut
+        return 2, _rank(select, CONTROLS), f"{select}{template}", *cut
     return 3, _rank(spec.method, _OTHERS), spec.method, *cut
 
 
 def _label(spec: RunSpec, special: str) -> str:
-    name = _NAMES.get(spec.method, spec.method)
-    if spec.ticket is None:
-        return name
-    if is_control(spec):
+    template, trains = other_template(spec), spec.method.partition("+")[2]
+    name = _TRAINED.get(trains, trains) if template else _NAMES.get(spec.method, spec.method)
+    if is_control(spec) and spec.ticket is not None:
         name = spec.ticket.select.capitalize()
-    return f"{name} {percent(spec.ticket.ratio)}" + (f" ({special})" if special else "")
+    ratio = f" {percent(spec.ticket.ratio)}" if spec.ticket else ""
+    beside = ", ".join(part for part in (template, special) if part)
+    return name + ratio + (f" ({beside})" if beside else "")
 
 
 def _rank(name: str, known: tuple[str, ...]) -> int:

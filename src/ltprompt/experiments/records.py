@@ -1,7 +1,8 @@
 """What a run is and what it leaves: plain, frozen, JSON in and out; the contract between running and reporting.
 
-A run's identity is the SHA-256 over every resolved field of its `RunSpec`, so a changed default is a new run. A record
-holds no time, no place and no machine: those stand in the ledger, so that equal runs leave equal bytes.
+A run's identity is the SHA-256 over every resolved field of its `RunSpec`, so a changed default is a new run; a field
+that is added gets its default by `settings.later`, so that runs made before keep their identity. A record holds no
+time, no place and no machine: those stand in the ledger, so that equal runs leave equal bytes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from ltprompt.files.artifacts import canonical_json, sha256
+from ltprompt.settings import Frozen
 
 RECORD_FORMAT = 1
 Setting = Literal["zero-shot", "in-language"]
@@ -31,11 +31,7 @@ FIGURES = {
 TASK, TICKET, TRAIN, DEV, TEST = "task", "ticket", "train", "dev", "test/"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataRef(_Frozen):
+class DataRef(Frozen):
     """A table of a run, by content.
 
     name: where it came from, for people (no part of the identity). sha256: over its rows, as `sources.digest` gives it.
@@ -47,7 +43,7 @@ class DataRef(_Frozen):
     examples: int
 
 
-class TicketSpec(_Frozen):
+class TicketSpec(Frozen):
     """How a ticket is cut.
 
     select: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``. strategy: of stage
@@ -66,7 +62,7 @@ class TicketSpec(_Frozen):
     name: str = ""
 
 
-class RunSpec(_Frozen):
+class RunSpec(Frozen):
     """One training with its evaluations, every field resolved.
 
     backbone, revision, fingerprint: the backbone's name and revision, to load it by, and its fingerprint. task: its
@@ -113,7 +109,7 @@ class Job:
     assets: Mapping[str, str]
 
 
-class LanguageResult(_Frozen):
+class LanguageResult(Frozen):
     """What a run reached in one language.
 
     accuracy, macro_f1: shares. confusion[gold][predicted]: counts. hits: one character an example, in the test table's
@@ -128,7 +124,7 @@ class LanguageResult(_Frozen):
     note: str = ""
 
 
-class RunResult(_Frozen):
+class RunResult(Frozen):
     """What a run leaves.
 
     kept_epoch: its number from 1. dev_accuracy: of that epoch, None without dev. losses, dev_accuracies: by epoch.
@@ -143,14 +139,14 @@ class RunResult(_Frozen):
     languages: dict[str, LanguageResult]
 
 
-class RunRecord(_Frozen):
+class RunRecord(Frozen):
     """A finished run: what it was and what it left."""
 
     spec: RunSpec
     result: RunResult
 
 
-class TicketRecord(_Frozen):
+class TicketRecord(Frozen):
     """A ticket that a grid made: how it was cut, for which backbone, and where its entries lie.
 
     distribution: as `Distribution.to_json` gives it.

@@ -37,6 +37,7 @@ GRID_FILE = "grid.yaml"
 GRID_LEDGER = "ledger.sqlite"
 GRID_PLAN = "plan.json"
 GRID_RUNS = "runs"
+GRID_PACKED = "records.jsonl"
 GRID_SCORES = "scores"
 GRID_TICKETS = "tickets"
 GRID_REPORT = "report"
@@ -44,6 +45,16 @@ REPORT_HTML = "report.html"
 REPORT_LATEX = "report.tex"
 REPORT_CSV = "report.csv"
 REPORT_COMPARISONS = "comparisons.csv"
+
+
+def check_place(out: str | Path, file: str, what: str) -> None:
+    """Raise `InputError` where `out` holds a finished result or cannot be made; commands ask before their long work."""
+    out = Path(out)
+    if (out / file).exists():
+        raise InputError(f"{out} already holds {what}; use it, choose another `out`, or delete it")
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another `out`")
 
 
 def canonical_json(data: Any) -> str:
@@ -113,7 +124,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Return what `write_json` writes. Raises `ValueError` for NaN."""
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ltprompt.backbone.tokens import CHUNK, SpecialTokens, encode, special_ids
 from ltprompt.errors import InputError
-from ltprompt.files.text import read_utf8, split_lines
+from ltprompt.files import text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +26,8 @@ def read_lines(paths: Iterable[str | Path]) -> list[str]:
     Raises `InputError` for a missing file, for undecodable bytes with their line, and where no text is left.
     """
     names = [Path(path) for path in paths]
-    stripped = (line.strip() for path in names for line in split_lines(read_utf8(path, "a text file")))
+    found = chain.from_iterable(text.read_lines(path, "a text file") for path in names)
+    stripped = (line.strip() for _, line in found)
     lines = [line for line in stripped if line]
     if not lines:
         raise InputError(f"no text in {', '.join(map(str, names)) or 'no files'}; give a sentence or paragraph a line")

@@ -64,7 +64,7 @@ class Masking:
         return np.split(inputs, cuts), np.split(targets, cuts)
 
 
-def split_lines(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(size: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the line numbers to train on and those held out: a random `held_out` share, at least one line each."""
     order = np.random.default_rng([seed, 2]).permutation(size)
     count = min(max(1, round(size * held_out)), size - 1) if held_out > 0 else 0

@@ -21,7 +21,7 @@ from ltprompt.files.artifacts import TensorFile, write_tensors
 from ltprompt.packing.batching import TRAINING_TOKENS, micro_batches
 from ltprompt.packing.sequences import Sequences
 from ltprompt.stage1.cross_entropy import summed_cross_entropy
-from ltprompt.stage1.masking import IGNORED, Lines, Masking, batch_indices, split_lines
+from ltprompt.stage1.masking import IGNORED, Lines, Masking, batch_indices, hold_out
 from ltprompt.stage1.weights import Trainee
 
 # Tokens of a padded micro-batch: fewer than in stage 2, as the logits of masked tokens are as wide as the vocabulary.
@@ -129,7 +129,7 @@ def find_movement(
     with originals(backbone, trainee.dense) as mapped, forked_random(backbone.device):
         theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
         run = StageOne(
-            trainee, lines, theta, *split_lines(len(lines), held_out, seed),
+            trainee, lines, theta, *hold_out(len(lines), held_out, seed),
             steps=steps, batch_size=batch_size, lr=lr, l1=l1, clip=clip, keep=keep, seed=seed, compute=compute,
         )  # fmt: skip
         _require_grad(trainee.dense.values(), True)

@@ -18,7 +18,7 @@ from ltprompt.backbone.changes import Change, changed
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import forked_random
 from ltprompt.errors import InputError
-from ltprompt.stage2.in_place_weights import InPlaceWeights
+from ltprompt.stage2.whole_weights import InPlaceWeights
 
 Kind = Literal["lora", "shira", "super-tuning"]
 _NAME = "default"  # of the one adapter that PEFT holds
@@ -27,17 +27,17 @@ _NAME = "default"  # of the one adapter that PEFT holds
 class PeftWeights(InPlaceWeights):
     """An adapter of the `peft` library in training; the backbone's own tensors stay θ.
 
-    kind: ``lora``, ``shira`` or ``super-tuning``. size: the rank of the first two (SHiRA: rank × (rows + columns)
+    kind: ``lora``, ``shira`` or ``super-tuning``. rank: of the first two (SHiRA: rank × (rows + columns)
     entries a matrix), the sparsity of the third. seed: of the initial values and of SHiRA's mask.
     Raises `InputError` where `peft` is not installed or the size does not fit the layers.
     """
 
     moves_output = False
 
-    def __init__(self, backbone: Backbone, kind: Kind, size: float, outputs: Sequence[int], *, seed: int) -> None:
+    def __init__(self, backbone: Backbone, kind: Kind, rank: float, label_ids: Sequence[int], *, seed: int) -> None:
         self.names = {id(parameter): name for name, parameter in backbone.parameters.items()}
         targets = {name: backbone.base.get_submodule(name) for name in linear_layers(backbone)}
-        get_peft_model, config = _config(kind, size, list(targets), seed)
+        get_peft_model, config = _config(kind, rank, list(targets), seed)
         with forked_random(backbone.device), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers; no user can mend them
             torch.manual_seed(seed)
@@ -46,9 +46,9 @@ class PeftWeights(InPlaceWeights):
             except ValueError as error:
                 for name, module in targets.items():  # it may have come as far as some layer
                     backbone.base.set_submodule(name, module)
-                raise InputError(f"{kind} of size {size:g} does not fit this backbone: {error}") from error
+                raise InputError(f"{kind} of size {rank:g} does not fit this backbone: {error}") from error
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        super().__init__(backbone, trained, outputs)
+        super().__init__(backbone, trained, label_ids)
 
     @torch.no_grad()
     def changes(self) -> list[Change]:
@@ -78,16 +78,16 @@ def linear_layers(backbone: Backbone) -> list[str]:
     ]
 
 
-def _config(kind: Kind, size: float, targets: list[str], seed: int) -> tuple[Any, Any]:
+def _config(kind: Kind, rank: float, targets: list[str], seed: int) -> tuple[Any, Any]:
     """Return PEFT's entry point and a configuration."""
     try:
         import peft
     except ImportError as error:
         raise InputError(f"method {kind!r} needs the peft library: pip install peft") from error
     if kind == "lora":
-        config: Any = peft.LoraConfig(r=int(size), lora_alpha=2 * int(size), target_modules=targets)
+        config: Any = peft.LoraConfig(r=int(rank), lora_alpha=2 * int(rank), target_modules=targets)
     elif kind == "shira":
-        config = peft.ShiraConfig(r=int(size), random_seed=seed, target_modules=targets)
+        config = peft.ShiraConfig(r=int(rank), random_seed=seed, target_modules=targets)
     else:
-        config = peft.SupertuningConfig(sparsity=size, target_modules=targets)
+        config = peft.SupertuningConfig(sparsity=rank, target_modules=targets)
     return peft.get_peft_model, config

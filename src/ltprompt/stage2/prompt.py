@@ -35,13 +35,18 @@ class PromptEncoder(nn.Module):
         return prompt
 
 
+def vocabulary_ids(ids: Tensor) -> Tensor:
+    """Return ids [T] that can all be looked up: a slot of the prompt becomes the vocabulary's first entry."""
+    return ids.clamp_min(0)
+
+
 def insert(embeddings: Tensor, ids: Tensor, prompt: Tensor | None) -> Tensor:
     """Put prompt vectors where the ids ask for them.
 
-    embeddings: [T, w] of the words; ids: [T], slot k of the prompt coded as −(k + 1); prompt: [n, w] or None where the
-    template has none.
+    embeddings: [T, w] of the tokens; ids: [T], slots of the prompt by their `slot_code`; prompt: [n, w] or None where
+    the template has none.
     """
     if prompt is None:
         return embeddings
-    slots = (-ids - 1).clamp_min(0)
+    slots = (-ids - 1).clamp_min(0)  # `slot_code`, entry by entry
     return torch.where((ids < 0).unsqueeze(-1), prompt[slots].to(embeddings.dtype), embeddings)

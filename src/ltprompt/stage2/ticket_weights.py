@@ -52,7 +52,7 @@ class PackedWeights:
     out the embedding rows of words that are not in training: without a gradient they would not move.
     original: the same entries of θ, in the weights' dtype; what is written back at the end is these, bit for bit.
 
-    Word embeddings: only the rows of `words` (training tokens) are looked up in training, from a compact table. The
+    Word embeddings: only the rows of `token_ids` (training tokens) are looked up in training, from a compact table. The
     model's own matrix stays θ, so that its other use as output matrix is untouched; with a `tied` ticket the output
     rows are the table's too and move with it.
     """
@@ -61,23 +61,23 @@ class PackedWeights:
         self,
         backbone: Backbone,
         ticket: Ticket | None,
-        words: Sequence[int],
-        outputs: Sequence[int],
+        token_ids: Sequence[int],
+        label_ids: Sequence[int],
         *,
         master: torch.dtype = torch.float32,
     ) -> None:
         self.backbone = backbone
         self.moves_output = bool(ticket and ticket.tied and backbone.word_name in ticket.bitmaps)
         device, matrix = backbone.device, backbone.word_embeddings.weight.detach()
-        known = sorted({*words, *outputs} if self.moves_output else set(words))
-        self.words = torch.tensor(known, dtype=torch.int64, device=device)
+        known = sorted({*token_ids, *label_ids} if self.moves_output else set(token_ids))
+        self.token_ids = torch.tensor(known, dtype=torch.int64, device=device)
         self.place = torch.zeros(len(matrix), dtype=torch.int64, device=device)
-        self.place[self.words] = torch.arange(len(known), device=device)
+        self.place[self.token_ids] = torch.arange(len(known), device=device)
         self.known = torch.zeros(len(matrix), dtype=torch.bool, device=device)
-        self.known[self.words] = True
-        self.table = nn.Parameter(matrix[self.words], requires_grad=False)
-        self.outputs = torch.tensor(list(outputs), dtype=torch.int64, device=device)
-        self._output_rows = backbone.output_rows(self.outputs)
+        self.known[self.token_ids] = True
+        self.table = nn.Parameter(matrix[self.token_ids], requires_grad=False)
+        self.label_ids = torch.tensor(list(label_ids), dtype=torch.int64, device=device)
+        self._output_rows = backbone.output_rows(self.label_ids)
         self.slots = self._slots(ticket)
         size = max((slot.end for slot in self.slots.values()), default=0)
         self.original = torch.empty(size, dtype=matrix.dtype, device=device)
@@ -99,9 +99,9 @@ class PackedWeights:
         return torch.where(self.known[ids].unsqueeze(-1), trained, self.backbone.word_embeddings(ids))
 
     def output_rows(self) -> tuple[Tensor, Tensor | None]:
-        """Return the verbaliser's rows [n, w] of the output matrix and its bias: θ's, or the table's if tied."""
+        """Return the label words' rows [n, w] of the output matrix and its bias: θ's, or the table's if tied."""
         rows, bias = self._output_rows
-        return (self.table[self.place[self.outputs]], bias) if self.moves_output else (rows, bias)
+        return (self.table[self.place[self.label_ids]], bias) if self.moves_output else (rows, bias)
 
     def step_done(self) -> None:
         """Scatter the values that an optimizer step has changed back into the tensors."""
@@ -161,7 +161,7 @@ class PackedWeights:
     def _table_index(self, bitmap: np.ndarray) -> Tensor:
         """Return the flat indices within the table of the entries that a bitmap over the whole matrix selects."""
         width = self.table.shape[1]
-        places = self.words.cpu().numpy()[:, None] * width + np.arange(width)
+        places = self.token_ids.cpu().numpy()[:, None] * width + np.arange(width)
         selected = (bitmap[places >> 3] >> (places & 7).astype(np.uint8)) & 1
         return torch.from_numpy(np.flatnonzero(selected))
 
@@ -171,7 +171,7 @@ class PackedWeights:
             return index.long()
         width = self.table.shape[1]
         row = torch.div(index, width, rounding_mode="floor")
-        return self.words[row.long()] * width + index % width
+        return self.token_ids[row.long()] * width + index % width
 
     def _train(self, slot: Slot) -> RemovableHandle:
         gradient = self.flat.grad

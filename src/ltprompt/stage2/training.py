@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ltprompt.device import forked_random
 from ltprompt.errors import TrainingError
 from ltprompt.packing.batching import TRAINING_TOKENS, epoch_order
 from ltprompt.stage2.forward import Reader
-from ltprompt.stage2.methods import Recipe, Weights, trained_tensors
+from ltprompt.stage2.methods import Recipe
+from ltprompt.stage2.readout import fold
+from ltprompt.stage2.weights import Weights, build_optimizer, trained_tensors
 from ltprompt.tasks.template import Encoded
 
 PADDED_TOKENS = 4096  # of a micro-batch where sequences are padded, as on a GPU: few large products are faster there
@@ -43,91 +46,120 @@ class LabelledExamples:
         return len(self.examples)
 
 
-@dataclass
-class Best:
-    """The epoch that is kept so far, with copies of what was trained."""
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Copies of what trained of the backbone and beside it."""
 
-    epoch: int = 0
-    accuracy: float = -1.0
-    weights: Any = None
-    prompt: dict[str, Tensor] = field(default_factory=dict)
+    weights: Any
+    beside: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """All that learns: how labels are read, what trains of the backbone and beside it, and their optimizer."""
+
+    reader: Reader
+    weights: Weights
+    beside: nn.Module | None
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(cls, reader: Reader, weights: Weights, beside: nn.Module | None, recipe: Recipe) -> Learner:
+        """Put the parts together with a recipe's optimizer."""
+        return cls(reader, weights, beside, build_optimizer(recipe, weights, beside, reader.backbone.norms))
+
+    @property
+    def tensors(self) -> Sequence[nn.Parameter]:
+        """Every tensor that trains, for the joint gradient norm."""
+        return trained_tensors(self.optimizer)
+
+    def accuracy(self, examples: LabelledExamples) -> float:
+        """Return the share of right labels, with everything as it stands."""
+        with torch.no_grad():
+            rows = self.weights.output_rows()
+        logits = self.reader.predict(examples.examples, fold(self.beside), embed=self.weights.embed, rows=rows)
+        return float((logits.argmax(1) == examples.labels).mean())
+
+    def snapshot(self) -> Snapshot:
+        """Return copies of what trains."""
+        state = {} if self.beside is None else copy.deepcopy(self.beside.state_dict())
+        return Snapshot(self.weights.snapshot(), state)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take copies up."""
+        self.weights.load(snapshot.weights)
+        if self.beside is not None:
+            self.beside.load_state_dict(snapshot.beside)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a training did: all its epochs, and the number of the one that the learner was left at."""
+
+    epochs: tuple[Epoch, ...]
+    kept_epoch: int
 
 
 def tune(
-    reader: Reader,
-    weights: Weights,
-    prompt: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     train: LabelledExamples,
     dev: LabelledExamples | None,
     recipe: Recipe,
     *,
     seed: int,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> tuple[list[Epoch], int]:
-    """Train, and leave `weights` and `prompt` at the epoch with the best dev accuracy, the earliest of equals.
+) -> Tuned:
+    """Train, and leave the learner at the epoch with the best dev accuracy, the earliest of equals.
 
-    prompt: what is trained beside the backbone and folds to one matrix: a `PromptEncoder`, for plain fine-tuning a
-    `PooledClassifier`, for discrete prompts nothing.
-    Without a dev set the last epoch is left. Returns all epochs and the number of the one that is left.
-    Raises `TrainingError` where the loss, or what is left, is no longer finite.
+    Without a dev set the last epoch is left. Raises `TrainingError` where the loss, or what is left, is no longer
+    finite.
     """
     epochs: list[Epoch] = []
-    best = Best()
-    rates = [group["lr"] for group in optimizer.param_groups]
-    total = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    step = 0
-    with forked_random(reader.backbone.device):
+    best: tuple[float, int, Snapshot] | None = None
+    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    schedule = _schedule(learner.optimizer, recipe, steps)
+    with forked_random(learner.reader.backbone.device):
         torch.manual_seed(seed)
         for number in range(1, recipe.epochs + 1):
-            losses = []
-            order = epoch_order(len(train), seed, number)
-            for start in range(0, len(train), recipe.batch_size):
-                _set_rates(optimizer, rates, 1 - step / total if recipe.schedule == "linear" else 1.0)
-                losses.append(
-                    train_step(
-                        reader, weights, prompt, optimizer, train, order[start : start + recipe.batch_size], recipe.clip
-                    )
-                )
-                step += 1
-                if not math.isfinite(losses[-1]):
-                    raise TrainingError(_diverged(f"the loss became {losses[-1]}", step, recipe))
-            accuracy = _accuracy(reader, weights, prompt, dev) if dev else None
-            epochs.append(Epoch(number, float(np.mean(losses)), accuracy))
-            if accuracy is None or accuracy > best.accuracy:
-                best = Best(number, accuracy if accuracy is not None else -1.0)
-                if accuracy is not None:
-                    best.weights = weights.snapshot()
-                    best.prompt = copy.deepcopy(prompt.state_dict()) if prompt is not None else {}
+            loss = _train_epoch(learner, train, epoch_order(len(train), seed, number), recipe, schedule)
+            accuracy = learner.accuracy(dev) if dev else None
+            epochs.append(Epoch(number, loss, accuracy))
+            if accuracy is not None and (best is None or accuracy > best[0]):
+                best = accuracy, number, learner.snapshot()
             if on_epoch:
                 on_epoch(epochs[-1])
-    if best.weights is not None and best.epoch != recipe.epochs:
-        weights.load(best.weights)
-        if prompt is not None:
-            prompt.load_state_dict(best.prompt)
+    kept = recipe.epochs if best is None else best[1]
+    if best is not None and kept != recipe.epochs:
+        learner.load(best[2])
     # No loss follows the last step, which may have overflowed too.
-    if not all(tensor.isfinite().all() for tensor in trained_tensors(optimizer)):
-        raise TrainingError(_diverged("trained values became infinite", step, recipe))
-    return epochs, best.epoch
+    if not all(tensor.isfinite().all() for tensor in learner.tensors):
+        raise TrainingError(_diverged("trained values became infinite", steps, recipe))
+    return Tuned(tuple(epochs), kept)
 
 
-def train_step(
-    reader: Reader,
-    weights: Weights,
-    prompt: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    train: LabelledExamples,
-    batch: np.ndarray,
-    clip: float,
+def _train_epoch(
+    learner: Learner, train: LabelledExamples, order: np.ndarray, recipe: Recipe, schedule: LRScheduler
 ) -> float:
+    """Take the steps of one epoch and return their mean loss. order: of the examples."""
+    losses = []
+    for start in range(0, len(train), recipe.batch_size):
+        losses.append(train_step(learner, train, order[start : start + recipe.batch_size], recipe.clip))
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(_diverged(f"the loss became {losses[-1]}", schedule.last_epoch + 1, recipe))
+        schedule.step()
+    return float(np.mean(losses))
+
+
+def train_step(learner: Learner, train: LabelledExamples, batch: np.ndarray, clip: float) -> float:
     """Take one optimizer step on the examples numbered in `batch` and return the mean loss.
 
-    The batch runs in micro-batches whose losses are divided by the whole batch's size: one gradient. The
-    prompt is encoded once; its gradient is collected over the micro-batches and goes back through the encoder once.
+    The batch runs in micro-batches whose losses are divided by the whole batch's size: one gradient. What trains beside
+    the backbone is folded once; its gradient is collected over the micro-batches and goes back through it once.
     """
+    reader, weights = learner.reader, learner.weights
     reader.backbone.model.train()
-    optimizer.zero_grad(set_to_none=False)  # in place: the packed ticket's hooks hold on to its gradient
-    folded = None if prompt is None else prompt()
+    learner.optimizer.zero_grad(set_to_none=False)  # in place: the packed ticket's hooks hold on to its gradient
+    folded = None if learner.beside is None else learner.beside()
     leaf = None if folded is None else folded.detach().requires_grad_()
     total = 0.0
     max_tokens = TRAINING_TOKENS[reader.compute.dtype_name] if reader.backbone.packs else PADDED_TOKENS
@@ -140,32 +172,17 @@ def train_step(
         total += float(loss.detach())
     if folded is not None and leaf is not None:
         folded.backward(leaf.grad)
-    torch.nn.utils.clip_grad_norm_(trained_tensors(optimizer), clip)
+    torch.nn.utils.clip_grad_norm_(learner.tensors, clip)
     if math.isfinite(total):
-        optimizer.step()
+        learner.optimizer.step()
         weights.step_done()
     return total
 
 
-@torch.no_grad()
-def fold(prompt: nn.Module | None) -> Tensor | None:
-    """Return the prompt's vectors [n, w] as they are evaluated and saved: in the masters' precision, no gradient."""
-    if prompt is None:
-        return None
-    vectors: Tensor = prompt()
-    return vectors.detach()
-
-
-def _accuracy(reader: Reader, weights: Weights, prompt: nn.Module | None, dev: LabelledExamples) -> float:
-    with torch.no_grad():
-        rows = weights.output_rows()
-    logits = reader.predict(dev.examples, fold(prompt), embed=weights.embed, rows=rows)
-    return float((logits.argmax(1) == dev.labels).mean())
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], factor: float) -> None:
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * factor
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
+    """Return what sets the rates: constant, or decaying linearly to 0 over so many steps."""
+    linear = recipe.schedule == "linear"
+    return LambdaLR(optimizer, lambda step: 1 - step / steps if linear else 1.0)
 
 
 def _diverged(what: str, step: int, recipe: Recipe) -> str:

@@ -1,10 +1,11 @@
-"""Few-shot splits of the user's own table: balanced, disjoint, and the same for the same seed."""
+"""Rows drawn from a table, the same for the same seed: few-shot splits, balanced and disjoint, and samples by class."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def draw(rows: Rows, task: Task, *, shots: int, dev_shots: int, seed: int) -> Sp
     )
 
 
+def sample(labels: Sequence[int], count: int, seed: int) -> list[int]:
+    """Draw `count` rows, of each class its share by largest remainders, and return their indices in order.
+
+    labels: of the rows, int. A class that there is has a row at least, unless there are more classes than `count`. Rows
+    are ranked by a hash of seed and index: tables whose labels stand alike, such as translations of one another, give
+    the same rows. All rows where there are no more than `count`.
+    """
+    if count >= len(labels):
+        return list(range(len(labels)))
+    rank = [sha256(canonical_json([seed, index])) for index in range(len(labels))]
+    drawn: list[int] = []
+    for label, share in _shares(Counter(labels), count).items():
+        own = [index for index, found in enumerate(labels) if found == label]
+        drawn += sorted(own, key=rank.__getitem__)[:share]
+    return sorted(drawn)
+
+
 def split_paths(out: Path, shots: int, dev_shots: int) -> dict[str, Path]:
     """Return where train, dev and rest are written. Raises `InputError` where one of them exists."""
     paths = {
@@ -97,6 +115,21 @@ def _key(fields: Sequence[str], task: Task) -> Key:
     return tuple(
         " ".join(unicodedata.normalize("NFKC", clean(field, task.strip_punctuation)).split()) for field in fields
     )
+
+
+def _shares(sizes: Mapping[int, int], count: int) -> dict[int, int]:
+    """Share `count`, less than all, out among classes of these sizes; the first of equal remainders goes before."""
+    total, least = sum(sizes.values()), int(count >= len(sizes))
+    found = {label: max(count * size // total, least) for label, size in sorted(sizes.items())}
+
+    def lacks(label: int) -> int:
+        return count * sizes[label] - found[label] * total
+
+    while sum(found.values()) < count:
+        found[max(found, key=lacks)] += 1
+    while sum(found.values()) > count:
+        found[min((label for label in found if found[label] > least), key=lacks)] -= 1
+    return found
 
 
 def _contradictory(keys: Sequence[Key], labels: Sequence[int]) -> frozenset[Key]:

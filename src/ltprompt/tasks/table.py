@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltprompt.errors import InputError, choices, nearest
-from ltprompt.files.text import existing_file, read_utf8, split_lines
+from ltprompt.errors import InputError, brief, choices, nearest
+from ltprompt.files.text import EMPTY_LINE, Record, existing_file, json_records, read_lines, read_utf8
 from ltprompt.tasks.task import Task
 
-Record = tuple[str, Mapping[str, Any]]  # where it stands, for messages, and its columns
-
-_EMPTY_LINE = "an empty line; remove it"
+WHAT = "a table"  # what is expected where a file is missing
+_LIMIT = threading.Lock()  # held while csv's limit is another than it was
 # What may part columns: its name, and the kind of file that is parted so.
 _SEPARATORS = {"\t": ("tabs", ".tsv"), ";": ("semicolons", ""), ",": ("commas", ".csv")}
 
@@ -51,11 +51,11 @@ def read_rows(path: str | Path, task: Task, *, labelled: bool = True) -> Rows:
     The columns may stand in any order and others are ignored; labels are names. With `labelled` False the label column
     is ignored and may be absent. Raises `InputError`, with the physical line, for anything that cannot be used.
     """
-    path = existing_file(Path(path), "a table")
+    path = existing_file(Path(path), WHAT)
     if path.suffix.lower() not in _READERS:
         raise InputError(f"{path}: unknown kind of table {path.suffix!r}; {choices(path.suffix, _READERS)}")
-    text = read_utf8(path, "a table")
-    return _build(_READERS[path.suffix.lower()](path, text, _needed(task, labelled)), task, labelled, str(path))
+    records = _READERS[path.suffix.lower()](path, _needed(task, labelled))
+    return _build(records, task, labelled, str(path))
 
 
 def rows_from(rows: Rows | Sequence[Mapping[str, Any]], task: Task, labelled: bool = True) -> Rows:
@@ -120,7 +120,7 @@ def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
 def _text(record: Mapping[str, Any], column: str, where: str) -> str:
     value = _value(record, column, where)
     if not isinstance(value, str):
-        raise InputError(f"{where}: {column} must be text, found {_show(value)}")
+        raise InputError(f"{where}: {column} must be text, found {brief(value)}")
     if not value.strip():
         raise InputError(f"{where}: {column} is empty; give it a text or remove the row")
     try:
@@ -141,7 +141,7 @@ def _label(record: Mapping[str, Any], task: Task, where: str) -> int:
         )
     if name.removeprefix("-").isdigit():
         raise InputError(f"{where}: the label {name} is a number; write label names: {', '.join(task.labels)}")
-    raise InputError(f"{where}: unknown label {_show(value)}; {choices(name, task.labels)}")
+    raise InputError(f"{where}: unknown label {brief(value)}; {choices(name, task.labels)}")
 
 
 def _no_column(column: str, found: Iterable[Any]) -> str:
@@ -152,58 +152,65 @@ def _no_column(column: str, found: Iterable[Any]) -> str:
     return f"{shown}; {hint}rename it in the table or in the task"
 
 
-def _show(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
 def _mapping(row: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
-        raise InputError(f"{where}: expected a mapping of columns, found {_show(row)}")
+        raise InputError(f"{where}: expected a mapping of columns, found {brief(row)}")
     return row
 
 
-def _read_tsv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
-    lines = ((number, line.split("\t")) for number, line in enumerate(split_lines(text), 1))
+def _read_tsv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
+    lines = ((where, line.split("\t")) for where, line in read_lines(path, WHAT))
     return _separated(path, lines, needed, "\t", "a tab inside a text would part it")
 
 
-def _read_csv(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
-    return _separated(path, _csv_records(path, text), needed, ",", "quote a text that holds a comma")
+def _read_csv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
+    return _separated(path, _csv_records(path, read_utf8(path, WHAT)), needed, ",", "quote a text that holds a comma")
 
 
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the line it starts on; a quoted field may run over several lines."""
-    # The limit is a setting of the whole process and 128 KiB at first: no field is larger than its file.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+def _csv_records(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    """Return each record with the place of the line it starts on; a quoted field may run over several lines."""
     reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True)
-    line = 1
+    records, line = [], 1
     try:
-        for record in reader:
-            yield line, record
-            line = reader.line_num + 1
+        with _field_limit(len(text)):
+            for record in reader:
+                records.append((f"{path}, line {line}", record))
+                line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not valid CSV ({error}); check the quotes") from error
+    return iter(records)
+
+
+@contextmanager
+def _field_limit(size: int) -> Iterator[None]:
+    """Let csv read fields of up to `size` characters: its limit, 128 KiB at first, is the whole process's."""
+    with _LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, size))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _separated(
-    path: Path, lines: Iterator[tuple[int, list[str]]], needed: Sequence[str], separator: str, hint: str
+    path: Path, lines: Iterator[tuple[str, list[str]]], needed: Sequence[str], separator: str, hint: str
 ) -> Iterator[Record]:
     """Yield the records under a header. hint: what may have parted a line wrongly."""
-    _, header = next(lines, (1, []))
+    where, header = next(lines, (str(path), []))
     header = [name.strip() for name in header]
     if not header:
         raise InputError(f"{path} is empty; it needs a header with {', '.join(needed)}, and rows")
     for column in needed:
         if header.count(column) != 1:
             problem = f"more than one column {column!r}" if column in header else _no_column(column, header)
-            raise InputError(f"{path}, line 1: {_otherwise_parted(header, separator) or problem}")
-    for line, fields in lines:
+            raise InputError(f"{where}: {_otherwise_parted(header, separator) or problem}")
+    for where, fields in lines:
         if fields in ([], [""]):
-            raise InputError(f"{path}, line {line}: {_EMPTY_LINE}")
+            raise InputError(f"{where}: {EMPTY_LINE}")
         if len(fields) != len(header):
-            raise InputError(f"{path}, line {line}: {len(fields)} fields under {len(header)} columns; {hint}")
-        yield f"{path}, line {line}", dict(zip(header, fields, strict=True))
+            raise InputError(f"{where}: {len(fields)} fields under {len(header)} columns; {hint}")
+        yield where, dict(zip(header, fields, strict=True))
 
 
 def _otherwise_parted(header: Sequence[str], separator: str) -> str:
@@ -217,22 +224,12 @@ def _otherwise_parted(header: Sequence[str], separator: str) -> str:
     return f"the columns are parted by {found}, and those of a {own} file by {wanted}; {mend}"
 
 
-def _read_jsonl(path: Path, text: str, needed: Sequence[str]) -> Iterator[Record]:
+def _read_jsonl(path: Path, needed: Sequence[str]) -> Iterator[Record]:
     """Yield one record a line; `_build` looks for the needed columns, which each line names for itself."""
-    for number, line in enumerate(split_lines(text), 1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            raise InputError(f"{where}: {_EMPTY_LINE}")
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not valid JSON ({error}); write one object a line") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: expected one JSON object a line, found {_show(record)}")
-        yield where, record
+    return json_records(read_lines(path, WHAT))
 
 
-_READERS: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,

@@ -12,28 +12,21 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, choices, explain
 from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
+from ltprompt.settings import Frozen
 
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"
 MASK = "mask"
 BASE = "base"
 STARTERS = ("pairs", "single")
-# pydantic speaks of tuples and dictionaries, a YAML file of lists and keys.
-_EXPECTED = {
-    "tuple_type": "a list such as [a, b]",
-    "dict_type": "keys with values, such as {a: b}",
-    "string_type": "text in quotes",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-}
 
 
-class Task(BaseModel):
+class Task(Frozen):
     """A task: everything about the data that the methods need to know. Cross-checked when built (`InputError`).
 
     name: how the task is called.
@@ -50,15 +43,13 @@ class Task(BaseModel):
         are given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     label_column: str = "label"
     templates: dict[str, tuple[str, ...]]
     words: dict[str, dict[str, str]]
-    pattern_words: dict[str, dict[str, str]] = {}
+    pattern_words: dict[str, dict[str, str]] = Field(default={})
     default_language: str = "en"
     strip_punctuation: bool = True
     languages: tuple[str, ...] = ()
@@ -120,7 +111,7 @@ def parse_task(data: Mapping[str, Any], where: str) -> Task:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_problem(error)}") from error
+        raise InputError(f"{where}: {explain(error.errors()[0])}") from error
 
 
 def task_names() -> list[str]:
@@ -163,19 +154,6 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InputError(f"{where} does not hold the keys of a task; it needs {', '.join(Task.model_fields)}")
     return data
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, in one line."""
-    problem = error.errors()[0]
-    place = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "missing":
-        return f"the key {place!r} is missing; add it"
-    if isinstance(problem["input"], bool):
-        return f"{place}: expected text, found {problem['input']}; YAML reads yes, no, on, off so: write it in quotes"
-    if problem["type"] in _EXPECTED:
-        return f"{place}: expected {_EXPECTED[problem['type']]}, found {problem['input']!r}"
-    return f"{place}: {problem['msg']}"
 
 
 def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 Fixed = tuple[int, ...]  # ids that are the same in every example
 
 
+def slot_code(slot: int) -> int:
+    """Return what stands among token ids for a slot of the prompt, numbered from 0; its own inverse."""
+    return -(slot + 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A filled template.
 
-    ids: int64 [length], special tokens included; slot k of the prompt (from 0) is -(k + 1).
+    ids: int64 [length], special tokens included; a slot of the prompt stands there as its `slot_code`, below 0.
     read_at: the position whose hidden state says the label: the one mask's, or the first for plain fine-tuning.
     """
 
@@ -113,9 +118,8 @@ class Template:
 
     def pieces(self, example: Encoded) -> list[str]:
         """Return a filled template as tokens to show, slots of the prompt as ``<p1>`` to ``<pn>``."""
-        return [
-            f"<p{-id_}>" if id_ < 0 else str(self.tokenizer.convert_ids_to_tokens(id_)) for id_ in example.ids.tolist()
-        ]
+        tokens = self.tokenizer.convert_ids_to_tokens
+        return [f"<p{slot_code(id_) + 1}>" if id_ < 0 else str(tokens(id_)) for id_ in example.ids.tolist()]
 
 
 def clean(text: str, strip_punctuation: bool) -> str:
@@ -171,7 +175,7 @@ def _resolve(
     if name == MASK:
         return (special.mask,)
     if name == PROMPT:
-        return tuple(-(slot + 1) for slot in range(slots))
+        return tuple(slot_code(slot) for slot in range(slots))
     if name not in columns:
         raise InputError(f"unknown name {part!r} in a template; {choices(name, [*columns, PROMPT, MASK])}")
     return list(columns).index(name)

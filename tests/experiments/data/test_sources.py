@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -104,7 +105,54 @@ def test_only_the_first_examples_are_kept_and_that_is_said(tmp_path: Path) -> No
     whole = made(tmp_path, FEWSHOT, examples=15).test("en", 1)
     assert (whole.rows.texts, whole.note) == (rows.texts, "")
     rest = made(tmp_path, TABLE, examples=4).test("en", 1)
-    assert (len(rest.rows), rest.note) == (4, "rest of data (9 examples); first 4 of 9 examples")
+    assert len(rest.rows) == 4
+    # Which rows the draw leaves depends on their texts, here the folder of this test; so does a class that is missing.
+    assert rest.note.partition("; no ")[0] == "rest of data (9 examples); first 4 of 9 examples"
+
+
+def test_a_class_that_the_first_examples_lack_is_named(tmp_path: Path) -> None:
+    lines = [f"p {number}\th\t{label}" for label in XNLI.labels for number in range(4)]
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "en.tsv").write_text("\n".join(["premise\thypothesis\tlabel", *lines, ""]))
+    found = made(tmp_path, FEWSHOT, examples=5)
+    lacking = f"no {XNLI.labels[2]!r}"
+    assert found.test("en", 1).note == f"first 5 of 12 examples; {lacking}"
+    assert found.notes() == [
+        f"test/en.tsv: first 5 of 12 examples hold {lacking}; give data.sample, which draws of every class"
+    ]
+
+
+def test_a_sample_draws_the_same_rows_of_every_language(tmp_path: Path) -> None:
+    labels = sorted(XNLI.labels * 10)
+    for language in ("en", "sw"):
+        lines = [f"{language} {number}\th\t{label}" for number, label in enumerate(labels)]
+        path = tmp_path / "test" / f"{language}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(["premise\thypothesis\tlabel", *lines, ""]))
+    found = made(tmp_path, FEWSHOT, sample=6)
+    numbers = {
+        language: [int(text[0].split()[1]) for text in found.test(language, 1).rows.texts] for language in ("en", "sw")
+    }
+    assert numbers["en"] == numbers["sw"] == sorted(numbers["en"])
+    assert label_counts(found.test("en", 1).rows, XNLI) == dict.fromkeys(XNLI.labels, 2)
+    assert found.test("en", 1).note == "6 of 30 examples, drawn by class with seed 0"
+    assert found.notes() == []
+    assert made(tmp_path, FEWSHOT, sample=6, sample_seed=1).test("en", 1).rows.texts != found.test("en", 1).rows.texts
+
+
+@pytest.mark.real
+def test_a_sample_of_sib_200_has_every_class(shared: Path) -> None:
+    base = shared / "data" / "sib200" / "test"
+    labels = tuple(dict.fromkeys(row["label"] for row in csv.DictReader((base / "en.csv").open(encoding="utf-8"))))
+    task = XNLI.model_copy(update={"labels": labels, "columns": ("text",), "label_column": "label"})
+    given = {"train": {"fewshot": "none"}, "test": {"files": "{language}.csv"}}
+    first = Sources(data_settings({**given, "examples": 20}), task, base)
+    assert set(first.test("en", 1).rows.labels or ()) == {0}
+    assert "en.csv: first 20 of 204 examples hold no " in first.notes()[0]
+    drawn = Sources(data_settings({**given, "sample": 20}), task, base)
+    kept = {language: drawn.test(language, 1).rows.labels for language in ("en", "sw", "quy", "zh")}
+    assert set(kept.values()) == {kept["en"]}
+    assert set(kept["en"] or ()) == set(range(7))
 
 
 def test_an_official_file_holds_every_language(tmp_path: Path) -> None:

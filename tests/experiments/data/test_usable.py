@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ltprompt.errors import InputError
-from ltprompt.experiments.data.usable import Collector, Usable
+from ltprompt.experiments.data.usable import Collector, Usable, filled_lines, shown, value
 from ltprompt.tasks import Rows, load_task
 
 XNLI = load_task("xnli")
@@ -60,3 +62,16 @@ def test_kept_back_labels_are_the_reason() -> None:
 def test_rows_that_make_no_sense(texts: tuple[object, ...], label: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Collector(XNLI, "name").add("here", texts, label)
+
+
+def test_empty_lines_of_a_published_file_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\r\none\r\n\n\ntwo\n\n")
+    assert list(filled_lines(path, "a table")) == [(f"{path}, line 2", "one"), (f"{path}, line 5", "two")]
+
+
+def test_a_missing_column_shows_those_that_are_there() -> None:
+    assert value({"a": 1}, "a", "here") == 1
+    with pytest.raises(InputError, match=r"here: no column 'b'; found a, x"):
+        value({"a": 1, "x": 2}, "b", "here")
+    assert len(shown(["word"] * 1000)) <= 200

@@ -61,6 +61,17 @@ def test_parameters_of_a_method_multiply_and_win_over_those_of_all() -> None:
     assert found == [("sp", 1e-4, None), ("sp", 2e-4, None), ("ltp", 3e-4, 2), ("ltp", 3e-4, 3)]
 
 
+def test_axes_multiply_into_methods_called_by_their_names() -> None:
+    wishes = parsed(
+        methods={"template": ["soft", "discrete", "mixed"], "trains": ["everything", "lora"]}, seeds=1, shots=1
+    )
+    assert [wish.method for wish in wishes] == ["sp", "lora", "dp", "discrete+lora", "mp", "mixed+lora"]
+    (ticket,) = parsed(methods={"template": "discrete", "ratio": 0.2}, seeds=1, shots=1)
+    assert ticket.method == "discrete+ticket"
+    assert ticket.ticket is not None
+    assert parsed(methods="soft+everything") == parsed(methods="sp")
+
+
 def test_a_random_ticket_is_drawn_by_the_run_s_seed_unless_one_is_named() -> None:
     methods = [{"method": "ltp", "ratio": 0.2, "select": ["delta", "random"]}]
     found = [
@@ -102,11 +113,18 @@ def test_tickets_without_runs() -> None:
         ({"methods": [{"method": "ltp", "ration": 0.2}]}, "methods.0.ration: unknown key; did you mean 'ratio'?"),
         ({"scores": {"texts": "en.txt"}}, "scores.texts: unknown key; did you mean 'text'?"),
         ({"data": {"tran": {}}}, "data: unknown key 'tran'; did you mean 'train'?"),
-        ({"methods": "ltpp"}, "unknown name 'ltpp'; did you mean 'ltp'?"),
+        ({"methods": "ltpp"}, "unknown method 'ltpp': did you mean 'ltp'?"),
         ({"methods": "ltp"}, "ltp needs a ratio, such as ratio: 0.2, or a ready ticket's file"),
         ({"methods": {"method": "ltp", "ratio": 0.2, "ticket": "mini-20"}}, "ltp needs a ratio"),
         ({"methods": {"method": "ltp", "ticket": "mini-20", "select": "random"}}, "a ready ticket is cut already"),
-        ({"methods": {"method": ["ltp", "sp"], "ratio": 0.2}}, "only ltp takes a ticket, not ltp, sp"),
+        (
+            {"methods": {"method": ["ltp", "sp"], "ratio": 0.2}},
+            "only a method that trains a ticket takes one, not ltp, sp",
+        ),
+        ({"methods": {"method": "sp", "template": "mixed"}}, "method 'sp' has template 'soft', not 'mixed'"),
+        ({"methods": {"template": ["soft", "discrete"], "trains": "nothing"}}, "nothing to train"),
+        ({"methods": {"template": "discreet"}}, "did you mean 'discrete'?"),
+        ({"methods": {"lr": 1e-3}}, "method is missing; give its name, or template and trains"),
         ({"methods": {"method": "ltp", "ratio": 0.2, "select": "fischer"}}, "did you mean 'fisher'?"),
         (
             {"methods": {"method": "ltp", "ratio": 1.2}},

@@ -20,11 +20,11 @@ from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments.folder import GridFolder, read_results
-from ltprompt.experiments.grid import tickets as tickets_module
+from ltprompt.experiments.grid.schema import tickets as tickets_module
 from ltprompt.experiments.records import RunRecord
 from ltprompt.experiments.report.report import write_report
 from ltprompt.experiments.run import worker as worker_module
-from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+from ltprompt.experiments.run.driver import Where, pack_grid, plan_grid, run_grid
 from ltprompt.experiments.run.ledger import Ledger
 from ltprompt.experiments.run.local import OnEvent, Summary
 from ltprompt.stage1.corpus import read_lines
@@ -161,6 +161,32 @@ def test_a_second_start_runs_nothing(base: Path, finished: Path, monkeypatch: py
     summary = run(written(base), finished)
     assert (summary.counts.done, summary.counts.planned) == (16, 0)
     assert files(finished) == before
+
+
+def test_a_packed_grid_goes_on_where_it_was_without_scores_and_tickets(base: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"shots": 1, "methods": ["dp", {"method": "ltp", "ratio": 0.3, "select": "random"}]}
+    run(written(base, seeds=[1, 2], **small), tmp_path / "whole")
+    out = tmp_path / "packed"
+    run(written(base, seeds=1, **small), out)
+    rows = ledger_rows(out)
+    pack_grid(GridFolder(out))
+    shutil.rmtree(out / "tickets")
+    before = (out / "records.jsonl").read_bytes()
+    assert run(written(base, seeds=1, **small), out).counts.done == 2
+    assert ledger_rows(out) == rows
+    assert sorted(path.name for path in out.iterdir()) == ["grid.yaml", "ledger.sqlite", "records.jsonl"]
+    assert (out / "records.jsonl").read_bytes() == before
+    run(written(base, seeds=[1, 2], **small), out)
+    assert len(list((out / "runs").iterdir())) == 2, "what is packed was not run again"
+    assert read_results(out) == read_results(tmp_path / "whole")
+    assert ledger_rows(out) == ledger_rows(tmp_path / "whole")
+
+
+def test_a_grid_that_is_being_run_is_not_packed(base: Path, tmp_path: Path) -> None:
+    run(written(base, seeds=1, shots=1, methods="dp", scores=None), tmp_path)
+    with Ledger.open(tmp_path / "ledger.sqlite"), pytest.raises(InputError, match="is being run by process"):
+        pack_grid(GridFolder(tmp_path))
+    assert (tmp_path / "plan.json").is_file()
 
 
 def test_a_changed_default_and_a_new_seed_are_new_runs(base: Path, tmp_path: Path) -> None:

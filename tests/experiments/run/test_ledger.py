@@ -305,3 +305,36 @@ def test_a_full_disk_is_one_clear_line(folder: GridFolder) -> None:
         assert ledger.rows() == ()
         ledger.register(SPECS)
         assert ledger.counts().planned == 4
+
+
+# --- packed records
+
+
+def test_packed_records_are_finished_and_one_that_was_changed_is_run_again(folder: GridFolder) -> None:
+    folder.write_plan("small", [], IDS)
+    with Ledger.open(folder.ledger) as ledger:
+        ledger.register(SPECS)
+        for seed in range(3):
+            finish(ledger, folder, seed)
+        before = ledger.rows()
+        folder.pack()
+        assert ledger.unfinished(IDS, folder) == [IDS[3]]
+        assert ledger.rows() == before
+        folder.packed.write_text(folder.packed.read_text().replace('"changed_entries":2', '"changed_entries":7'))
+        assert ledger.unfinished(IDS, folder) == [IDS[2], IDS[3]]
+        assert not folder.has_run(IDS[2])
+        assert [folder.has_run(one) for one in IDS[:2]] == [True, True]
+        finish(ledger, folder, 2)
+        assert ledger.unfinished(IDS, folder) == [IDS[3]]
+        folder.pack()
+        assert ledger.unfinished(IDS, folder) == [IDS[3]]
+
+
+def test_a_new_ledger_takes_packed_records_over(folder: GridFolder) -> None:
+    folder.write_plan("small", [], IDS)
+    digests = [folder.write_run(toy_record(seed)) for seed in range(2)]
+    folder.pack()
+    with Ledger.open(folder.ledger) as ledger:
+        ledger.register(SPECS)
+        assert ledger.unfinished(IDS, folder) == IDS[2:]
+        assert sorted(row.record for row in ledger.rows() if row.status == "done") == sorted(digests)

@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,10 @@ from helpers.toy_grid import ASSETS, ToyWorker, calls, record_bytes, rows, toy_j
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.records import RunSpec
-from ltprompt.experiments.run import on_ray
+from ltprompt.experiments.run import on_ray, ray_start
 from ltprompt.experiments.run.ledger import Counts, Ledger
 from ltprompt.experiments.run.local import OnEvent, Outcome, Summary, Worker, execute
+from ltprompt.terminal import Advance
 
 SIZE = 6
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install ray")
@@ -58,9 +61,17 @@ def importable() -> Iterator[None]:
     """Let Ray's processes import this folder's modules, and keep them on this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
-        for name, value in (on_ray.QUIET | on_ray.LOOPBACK).items():
+        for name, value in (ray_start.QUIET | ray_start.LOOPBACK).items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def callers_handler() -> Iterator[None]:
+    """A run leaves the handler of SIGTERM that its caller has, none too."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +113,25 @@ def run(folder: GridFolder, make_worker: Callable[[], Worker], size: int = SIZE,
         return on_ray.execute_on_ray(
             toy_jobs(size), make_worker, assets=ASSETS, ledger=ledger, folder=folder, **settings
         )
+
+
+class Phases:
+    """Hears of the phases: the title as each opens, how far it came, and what was said."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+        self.done: list[int] = []
+        self.texts: list[str] = []
+
+    @contextmanager
+    def __call__(self, title: str, total: int = 1) -> Iterator[Advance]:
+        self.titles.append(title)
+        self.done.append(0)
+        yield self.advance
+
+    def advance(self, done: int = 1, text: str = "") -> None:
+        self.done[-1] += done
+        self.texts += [text] if text else []
 
 
 def heard(events: list[tuple[str, int]]) -> OnEvent:
@@ -218,6 +248,34 @@ def test_a_lost_node_loses_no_run(cluster: Any, folder: GridFolder, marks: Path,
 
 @with_ray
 @pytest.mark.loopback
+def test_workers_that_wait_for_room_say_so(
+    cluster: Any, folder: GridFolder, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "SECONDS_WITHOUT_NEWS", 0.05)
+    for free, texts in (({}, {"waiting for CPUs of the cluster, which others have"}), ({"CPU": 2.0}, set())):
+        monkeypatch.setattr("ray.available_resources", lambda free=free: free)
+        phases = Phases()
+        place = GridFolder(folder.root / str(len(free)))
+        assert run(place, partial(ToyWorker, marks), 1, address=cluster.address, phase=phases).counts.done == 1
+        assert set(phases.texts) == texts
+
+
+@with_ray
+@pytest.mark.loopback
+def test_a_worker_whose_process_cannot_begin_says_why_at_once(
+    cluster: Any, folder: GridFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(on_ray._Actor):
+        def __init__(self) -> None:
+            raise ModuleNotFoundError("No module named 'ltprompt'")
+
+    monkeypatch.setattr(on_ray, "_Actor", Broken)
+    with pytest.raises(TrainingError, match=r"is ltprompt installed there\? .*No module named 'ltprompt'"):
+        run(folder, make_none, address=cluster.address, workers=1)
+
+
+@with_ray
+@pytest.mark.loopback
 def test_a_cluster_without_room_and_workers_that_cannot_be_made(
     cluster: Any, folder: GridFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +319,59 @@ def test_this_machines_workers_share_its_cores(folder: GridFolder, monkeypatch: 
     assert not ray.is_initialized()
 
 
+@with_ray
+@pytest.mark.loopback
+def test_ray_started_ahead_is_the_one_that_runs_are_made_on(
+    folder: GridFolder, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_preload_python_modules", "toy_grid")
+    phases = Phases()
+    with ray_start.ray_ahead(2, "cpu"):
+        summary = run(folder, partial(make_both, marks), workers=2, phase=phases)
+        assert ray.is_initialized()  # `execute_on_ray` leaves it to who started it
+    assert summary.counts.done == SIZE
+    assert (phases.titles, phases.done) == (["starting Ray", "starting 2 workers"], [0, 2])
+    assert not ray.is_initialized()
+
+
+@with_ray
+@pytest.mark.loopback
+def test_ray_started_ahead_gives_way_to_one_with_room_for_the_assets(
+    folder: GridFolder, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_preload_python_modules", "toy_grid")
+    monkeypatch.setattr(ray_start, "STORE", 80 * 2**20)
+    started: list[int] = []
+    start = ray_start._start
+    monkeypatch.setattr(ray_start, "_start", lambda *given: (started.append(given[2]), start(*given)))
+    with ray_start.ray_ahead(1, "cpu"):
+        monkeypatch.setattr(ray_start, "_pickled_bytes", lambda *_: 45 * 2**20)
+        assert run(folder, partial(ToyWorker, marks), 1, workers=1).counts.done == 1
+    assert started == [80 * 2**20, 90 * 2**20]
+
+
+def test_without_workers_nothing_is_started_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start, "_Ahead", lambda workers: pytest.fail("started"))
+    with ray_start.ray_ahead(None):
+        pass
+
+
+@with_ray
+@pytest.mark.loopback
+def test_ray_that_cannot_start_says_why(folder: GridFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("the object store\nis too small")
+
+    monkeypatch.setattr("ray.init", refuse)
+    with (
+        ray_start.ray_ahead(1, "cpu"),
+        pytest.raises(TrainingError, match=r"Ray did not start on this machine \(the object store is too small\)"),
+    ):
+        run(folder, make_none, workers=1)
+
+
 # --- what never comes to start
 
 
@@ -281,14 +392,22 @@ def test_ray_that_is_missing_is_named_with_its_package(folder: GridFolder, monke
 def test_ray_is_kept_quiet_and_on_this_machine(
     folder: GridFolder, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
-    [(loopback, off)] = on_ray.LOOPBACK.items()
+    [(loopback, off)] = ray_start.LOOPBACK.items()
     monkeypatch.delenv(loopback)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match="not installed"):
+    before = dict(os.environ)
+    seen: dict[str, str] = {}
+
+    def started() -> bool:
+        seen.update(os.environ)
+        raise RuntimeError("seen")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=started, shutdown=lambda: None))
+    with pytest.raises(RuntimeError, match="seen"):
         run(folder, make_none, workers=2, address=address)
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert os.environ.get(loopback) == (off if address is None else None)  # a cluster is on other machines
+    assert seen["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert seen.get(loopback) == (off if address is None else None)  # a cluster is on other machines
+    assert dict(os.environ) == before
 
 
 @with_ray
@@ -331,5 +450,5 @@ def test_numbers_that_make_no_sense_are_refused(folder: GridFolder, settings: di
 def test_assets_are_measured_as_they_are_pickled() -> None:
     import ray
 
-    found = on_ray._pickled_bytes(ray, {"small": [1, 2], "large": torch.zeros(1000, 250)})
+    found = ray_start._pickled_bytes(ray, {"small": [1, 2], "large": torch.zeros(1000, 250)})
     assert found == pytest.approx(10**6, rel=0.01)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ltprompt.errors import InputError, choices
-from ltprompt.experiments.data.lines import json_records, read_lines, value
-from ltprompt.experiments.data.usable import Collector, Usable
+from ltprompt.experiments.data.usable import Collector, Usable, filled_lines, value
 from ltprompt.files.artifacts import SPLIT_DEV, SPLIT_TRAIN
+from ltprompt.files.text import json_records
 from ltprompt.tasks import Task, label_counts
 
 
@@ -53,7 +53,7 @@ def _read(folder: Path, pattern: str, task: Task, shots: int) -> Usable:
         there = f"K is one of {', '.join(map(str, known))} there, the largest is {known[-1]}" if known else "none there"
         raise InputError(f"{path} does not exist: {name} with {there}; choose other shots or draw from a table")
     collector = Collector(task, str(path), keep_empty=True)
-    for where, record in json_records(read_lines(path, "a few-shot split")):
+    for where, record in json_records(filled_lines(path, "a few-shot split")):
         collector.add(where, [value(record, column, where) for column in task.columns], _label(record, task, where))
     found = collector.usable()
     counts = label_counts(found.rows, task)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ltprompt.errors import InputError, nearest
-from ltprompt.experiments.data.lines import Line, Record, json_records, read_lines, shown, value
-from ltprompt.experiments.data.usable import ONLY, Collector, Languages
+from ltprompt.experiments.data.usable import ONLY, Collector, Languages, filled_lines, shown, value
+from ltprompt.files.text import Line, Record, json_records
 from ltprompt.tasks import Task
 
 LANGUAGE_COLUMN = "language"
@@ -47,7 +47,7 @@ def read_official(path: Path, task: Task) -> Languages:
 
 def _open(path: Path, task: Task) -> tuple[Sequence[str], Iterator[Record]]:
     """Return the names of the columns and the records of JSON lines or of a TSV, told apart by the first character."""
-    lines = read_lines(path, "a released table")
+    lines = filled_lines(path, "a released table")
     first = next(lines, None)
     if first is None:
         raise InputError(f"{path} is empty; it needs a header, and rows")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, brief, choices, explain
 from ltprompt.settings import Positive, Settings
 
 LANGUAGE = "language"
@@ -29,7 +29,7 @@ class _Section(Settings):
         if isinstance(given, cls):
             return given
         if not isinstance(given, Mapping):
-            raise ValueError(f"{cls.place} must be keys with values, such as {cls.example}, found {given!r}")
+            raise ValueError(f"{cls.place} must be keys with values, such as {cls.example}, found {brief(given)}")
         for key in given:
             if key not in cls.model_fields:
                 raise ValueError(f"{cls.place}: unknown key {str(key)!r}; {choices(str(key), cls.model_fields)}")
@@ -130,8 +130,9 @@ class DataSettings(_Section):
     """The ``data:`` section of a grid.
 
     train: what is trained on. test: what is tested on; without it, the rest of the table that was drawn from.
-    examples: how many of each test table's first rows are kept; all where it is None. languages: those tested on, the
-    task's own where it is None. source_language: what zero-shot runs train on, the task's default where it is None.
+    examples: how many of each test table's first rows are kept; all where it is None. sample: how many are kept that
+    are drawn instead, of each class its share, as `splits.sample` does by `sample_seed`. languages: those tested on,
+    the task's own where it is None. source_language: what zero-shot runs train on, the task's default where it is None.
     source_name: what tables call the training data, such as MultiNLI; the last name in its location where it is None.
     """
 
@@ -141,9 +142,22 @@ class DataSettings(_Section):
     train: TrainSource
     test: TestSource | None = None
     examples: Positive | None = None
+    sample: Positive | None = None
+    sample_seed: Annotated[int, Field(ge=0)] = 0
     languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     source_language: str | None = None
     source_name: str | None = None
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> DataSettings:
+        if self.examples is not None and self.sample is not None:
+            raise ValueError(
+                f"data: examples {self.examples} keeps a table's first rows and sample {self.sample} draws some; "
+                "give one of them"
+            )
+        if "sample_seed" in self.model_fields_set and self.sample is None:
+            raise ValueError("data: sample_seed goes with sample, such as sample: 100; add it or remove sample_seed")
+        return self
 
 
 def data_settings(given: Mapping[str, Any]) -> DataSettings:
@@ -155,13 +169,9 @@ def data_settings(given: Mapping[str, Any]) -> DataSettings:
         return DataSettings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "value_error":
-            raise InputError(first["msg"].removeprefix("Value error, ")) from error
-        key = ".".join(str(step) for step in ("data", *first["loc"]))
-        if first["type"] == "missing":
-            raise InputError(f"{key} is missing; give it, such as {DataSettings.example}") from error
-        reason = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"{key} cannot be {first['input']!r}: {reason}") from error
+        # What a section finds itself names its place.
+        place = "" if first["type"] == "value_error" else ".".join(map(str, (DataSettings.place, *first["loc"])))
+        raise InputError(explain(first, place, missing=f"; give it, such as {DataSettings.example}")) from error
 
 
 def fill(pattern: str, language: str) -> str:

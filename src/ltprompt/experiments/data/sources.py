@@ -17,7 +17,7 @@ from ltprompt.experiments.data.usable import ONLY, Languages, Usable
 from ltprompt.experiments.records import Setting
 from ltprompt.files.artifacts import canonical_json
 from ltprompt.tasks import Rows, Task, read_rows
-from ltprompt.tasks.splits import draw
+from ltprompt.tasks.splits import draw, sample
 
 Place = tuple[str | None, ...]  # what a table is known by: its kind and path, or all that names a hub's table
 
@@ -58,6 +58,7 @@ class Sources:
         self._tables: dict[Place, Languages | InputError] = {}
         self._drawn: dict[tuple[str, int], _Drawn] = {}
         self._remarks: dict[str, str] = {}
+        self._lacking: dict[str, str] = {}  # which class is missing from what is kept of a table
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -83,22 +84,27 @@ class Sources:
         return drawn.train, drawn.dev
 
     def test(self, language: str, shots: int) -> TestTable:
-        """Return the rows that a run of these shots is tested on, the first `examples` of them.
+        """Return the rows that a run of these shots is tested on, the first `examples` of them or a `sample`.
 
         Without a test source they are what the draw of train and dev leaves of that language's table. Raises
         `InputError` where there are none.
         """
-        source, kept = self.settings.test, self.settings.examples
+        source = self.settings.test
         found = self._rows(source, language) if source else self._rest(language, shots)
-        total = len(found.rows)
-        if kept is None or kept >= total:
+        chosen, how = self._kept(found.rows)
+        if len(chosen) == len(found.rows):
             return TestTable(found.rows, found.remark)
-        note = _joined(found.remark, f"first {kept:,} of {total:,} examples")
-        return TestTable(found.rows.select(range(kept)), note)
+        rows = found.rows.select(chosen)
+        missing = self._missing(found.rows, rows)
+        if missing:
+            self._lacking[rows.name] = f"{how} hold no {missing}; " + (
+                "give a larger sample" if self.settings.sample else "give data.sample, which draws of every class"
+            )
+        return TestTable(rows, _joined(found.remark, how, f"no {missing}" if missing else ""))
 
     def notes(self) -> list[str]:
-        """Return what is odd in the tables read so far, such as rows without an agreed label, a line each."""
-        return [f"{name}: {remark}" for name, remark in self._remarks.items()]
+        """Return what is odd in the tables read so far, such as a class that none of the kept rows has, a line each."""
+        return [f"{name}: {text}" for known in (self._remarks, self._lacking) for name, text in known.items()]
 
     def problems(self, setting: Setting, languages: Sequence[str], shots: Sequence[int]) -> list[str]:
         """Return every reason why runs of these languages and shots cannot be trained or tested, each with its mend.
@@ -118,6 +124,20 @@ class Sources:
         else:
             found.append(f"data.test is missing: zero-shot runs need test rows of every language; {_TEST_MEND}")
         return list(dict.fromkeys(found))
+
+    def _kept(self, rows: Rows) -> tuple[Sequence[int], str]:
+        """Return which rows are tested on, and how they were chosen."""
+        total, first, drawn = len(rows), self.settings.examples, self.settings.sample
+        if drawn is not None:
+            assert rows.labels is not None
+            seed = self.settings.sample_seed
+            return sample(rows.labels, drawn, seed), f"{drawn:,} of {total:,} examples, drawn by class with seed {seed}"
+        return range(total if first is None else min(first, total)), f"first {first or total:,} of {total:,} examples"
+
+    def _missing(self, rows: Rows, kept: Rows) -> str:
+        """Return the classes that some rows have and those kept of them have not, as a text."""
+        lost = set(rows.labels or ()) - set(kept.labels or ())
+        return " and no ".join(repr(self.task.labels[label]) for label in sorted(lost))
 
     def _draw(self, language: str, shots: int) -> _Drawn:
         if (language, shots) not in self._drawn:

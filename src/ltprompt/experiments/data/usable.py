@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, brief, choices
+from ltprompt.files.text import Line, read_lines
 from ltprompt.tasks import Rows, Task
 
 # What MultiNLI, SNLI and their unlabelled test sets write where there is no agreed label.
@@ -71,7 +74,7 @@ class Collector:
         if text is None:
             return ""
         if not isinstance(text, str):
-            raise InputError(f"{where}: {column} must be text, found {text!r}")
+            raise InputError(f"{where}: {column} must be text, found {brief(text)}")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -82,3 +85,20 @@ class Collector:
         kept = "kept" if self.keep_empty else "left out"
         counts = {"without an agreed label left out": self.unlabelled, f"with an empty text {kept}": self.empty}
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def filled_lines(path: Path, what: str) -> Iterator[Line]:
+    """Yield the lines of a published file as `read_lines` does, the empty ones left out wherever they stand."""
+    return (line for line in read_lines(path, what) if line[1])
+
+
+def value(record: Mapping[str, Any], column: str, where: str) -> Any:
+    """Return a record's value. Raises `InputError` where it has no such column."""
+    if column not in record:
+        raise InputError(f"{where}: no column {column!r}; found {shown(record)}")
+    return record[column]
+
+
+def shown(names: Iterable[str]) -> str:
+    """Return names for a message, cut where they are long."""
+    return shorten(", ".join(names), 200, placeholder=" ...")

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from ltprompt.backbone.model import MINI, Backbone
 from ltprompt.device import Compute, return_freed_memory
+from ltprompt.terminal import Phase, no_phase
 
 
 @dataclass
 class Backbones:
     """Loads backbones by name and revision and holds the last one, so that runs of one backbone load it once.
 
-    base: what relative folders are seen from. fingerprints: of those loaded so far.
+    base: what relative folders are seen from. phase: shows that one is loaded. fingerprints: of those loaded so far.
     """
 
     compute: Compute
     base: Path = Path()
+    phase: Phase = no_phase
     fingerprints: dict[tuple[str, str | None], str] = field(default_factory=dict)
     _placed: set[str] = field(default_factory=set)
     _held: tuple[tuple[str, str | None], Backbone] | None = None
@@ -34,8 +36,9 @@ class Backbones:
         key = (self.place(name), revision)
         if self._held is None or self._held[0] != key:
             self._held = None  # let it go before the next is loaded
-            backbone = Backbone.from_pretrained(key[0], revision=revision, device=self.compute.device)
-            self.fingerprints[key] = backbone.fingerprint
+            with self.phase(f"loading {key[0]}"):
+                backbone = Backbone.from_pretrained(key[0], revision=revision, device=self.compute.device)
+                self.fingerprints[key] = backbone.fingerprint
             self._held = (key, backbone)
         return self._held[1]
 

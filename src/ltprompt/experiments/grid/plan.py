@@ -18,7 +18,7 @@ from ltprompt.experiments.grid.tickets import Tickets
 from ltprompt.experiments.records import DEV, TASK, TEST, TICKET, TRAIN, DataRef, Job, RunSpec, TicketSpec
 from ltprompt.files.artifacts import canonical_json, sha256
 from ltprompt.settings import TrainSettings
-from ltprompt.stage2.methods import find_method, resolved_size
+from ltprompt.stage2.methods import find_method, resolved_rank
 from ltprompt.tasks import Rows, Task, load_task
 
 Part = tuple[str, DataRef]  # the key of a table among the assets, and what it is
@@ -52,7 +52,8 @@ class Planner:
                 lambda key=(name, revision): self.backbones.fingerprint(*key), broken, name
             )  # fmt: skip
         sound = [wish for wish in wishes if not {wish.task, wish.backbone} & broken]
-        found += self._data_problems(sound)
+        with self.backbones.phase("reading the data"):
+            found += self._data_problems(sound)
         for ticket in dict.fromkeys(self._needed(sound, [one for one in tickets if one.backbone not in broken])):
             found += self.tickets.problems(ticket)
         found += self._method_problems(sound)
@@ -179,7 +180,7 @@ class Planner:
         return found
 
     def _try(self, wish: Wish, task: Task, settings: TrainSettings) -> None:
-        resolved_size(find_method(wish.method), settings.size)
+        resolved_rank(find_method(wish.method), settings.size)
         backbone: Backbone = self.backbones.get(wish.backbone, wish.revision)
         PromptClassifier(backbone, task, wish.method, None, compute=self.backbones.compute, settings=settings)
 
@@ -218,5 +219,5 @@ def _problem_of(call: Any, broken: set[str], name: str) -> list[str]:
 def resolve_settings(method: str, settings: TrainSettings) -> dict[str, Any]:
     """Return every setting of a training but its seed, defaults filled in: part of a run's identity."""
     found = find_method(method)
-    own = {name: getattr(settings, name) for name in ("prompt_length", "max_length", "language")}
-    return {**asdict(resolved_recipe(found, settings)), **own, "size": resolved_size(found, settings.size)}
+    own = settings.model_dump(include={"prompt_length", "max_length", "language"})
+    return {**asdict(resolved_recipe(found, settings)), **own, "size": resolved_rank(found, settings.size)}

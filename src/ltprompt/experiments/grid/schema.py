@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
@@ -11,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ltprompt.errors import InputError, choices
+from ltprompt.errors import InputError, choices, explain
 from ltprompt.experiments.data.settings import DataSettings
 from ltprompt.experiments.records import FIGURES, TABLES, Setting
 from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
 from ltprompt.settings import ScoresSettings, Settings, TrainSettings
-from ltprompt.stage2.methods import METHODS
+from ltprompt.stage2.methods import TEMPLATES, TRAINS, choose_method, find_method
 from ltprompt.tickets.selection import SCOPES
 from ltprompt.tickets.ticket import CRITERIA, STRATEGIES
 
@@ -39,7 +40,25 @@ def _known(names: Sequence[str]) -> Any:
     return BeforeValidator(check)
 
 
-Method = Annotated[str, _known(tuple(METHODS))]
+def _method(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    with _as_problem():
+        return find_method(value).name
+
+
+@contextmanager
+def _as_problem() -> Iterator[None]:
+    """Let an error in the block be one of the problems that are found in a grid."""
+    try:
+        yield
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+Method = Annotated[str, BeforeValidator(_method)]
+Template = Annotated[str, _known(TEMPLATES)]
+Trained = Annotated[str, _known(TRAINS)]
 Select = Annotated[str, _known(CRITERIA)]
 Strategy = Annotated[str, _known(STRATEGIES)]
 Scope = Annotated[Literal["global", "layer"], _known(SCOPES)]
@@ -80,14 +99,23 @@ class TicketEntry(_TicketKeys):
 
 
 class MethodEntry(_TicketKeys, _TrainKeys):
-    """A method with its parameters; a bare name stands for ``{method: NAME}``.
+    """Methods with their parameters; a bare name stands for ``{method: NAME}``.
 
-    ticket: a ready ticket's file, instead of `ratio` and its like. size: of what `lora` and its like add.
+    method: by name. template, trains: the axes of a method, instead of its name; one that is not given is that of
+    `ltp`. ticket: a ready ticket's file, instead of `ratio` and its like. size: of what `lora` and its like add.
     """
 
-    method: Annotated[tuple[Method, ...], BeforeValidator(_listed)]
+    method: Annotated[tuple[Method, ...], BeforeValidator(_listed)] = ()
+    template: Annotated[tuple[Template, ...], BeforeValidator(_listed)] = ()
+    trains: Annotated[tuple[Trained, ...], BeforeValidator(_listed)] = ()
     ticket: str | None = None
     size: Annotated[tuple[Rate | None, ...], BeforeValidator(_listed)] = (None,)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of all methods that the entry asks for."""
+        axes = product(self.method or (None,), self.template or (None,), self.trains or (None,))
+        return tuple(dict.fromkeys(choose_method(*one).name for one in axes))
 
     @model_validator(mode="before")
     @classmethod
@@ -96,14 +124,18 @@ class MethodEntry(_TicketKeys, _TrainKeys):
 
     @model_validator(mode="after")
     def _check_ticket(self) -> MethodEntry:
-        trains_ticket = {METHODS[name].trains == "ticket" for name in self.method}
+        if not (self.method or self.template or self.trains):
+            raise ValueError("method is missing; give its name, or template and trains")
+        with _as_problem():
+            names = ", ".join(self.chosen)
+        trains_ticket = {find_method(name).trains == "ticket" for name in self.chosen}
         cut = bool(self.ratio) or bool({"select", "strategy", "scope", "layers", "ticket_seed"} & self.model_fields_set)
         if trains_ticket == {True} and bool(self.ratio) == bool(self.ticket):
-            raise ValueError(f"{', '.join(self.method)} needs a ratio, such as ratio: 0.2, or a ready ticket's file")
+            raise ValueError(f"{names} needs a ratio, such as ratio: 0.2, or a ready ticket's file")
         if self.ticket and cut:
             raise ValueError("a ready ticket is cut already; remove ratio, select, strategy, scope and layers")
         if False in trains_ticket and (cut or self.ticket):
-            raise ValueError(f"only ltp takes a ticket, not {', '.join(self.method)}; part them into two entries")
+            raise ValueError(f"only a method that trains a ticket takes one, not {names}; part them into two entries")
         return self
 
 
@@ -294,14 +326,9 @@ def _problem(error: Any, *, named: bool) -> str:
     """
     steps = [str(step) for step in error["loc"]]
     place = ".".join(steps if named or steps[:1] != [PARTS] else steps[2:])
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key; {choices(steps[-1], _keys_at(steps[:-1]))}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    reason = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{place}: {reason}" if place and not reason.startswith("data") else reason
-    return f"{place} cannot be {error['input']!r}: {reason[0].lower() + reason[1:]}"
+    if error["type"] == "value_error" and "data" in steps:
+        place = ""  # a data section names its own place
+    return explain(error, place, known=_keys_at(steps[:-1]))
 
 
 def _keys_at(steps: Sequence[str]) -> list[str]:
@@ -317,7 +344,7 @@ def _keys_at(steps: Sequence[str]) -> list[str]:
 def _entry(
     entry: MethodEntry, part: Part, backbone: str, seed: int
 ) -> Iterator[tuple[str, TicketWish | None, TrainSettings]]:
-    for method in entry.method:
+    for method in entry.chosen:
         for ticket in _tickets(entry, part, backbone, seed):
             for settings in _settings(entry, part, seed):
                 yield method, ticket, settings

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ltprompt.backbone.model import Backbone
-from ltprompt.classifier import find_scores
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.grid.backbones import Backbones
@@ -24,6 +23,7 @@ from ltprompt.files.artifacts import SCORES_CHECKPOINT, SCORES_TENSORS, canonica
 from ltprompt.settings import ScoresSettings
 from ltprompt.stage1.corpus import read_lines, text_sha256
 from ltprompt.stage1.criteria import find_criterion, random_scores
+from ltprompt.stage1.find_scores import find_scores
 from ltprompt.stage1.training import Watcher
 from ltprompt.stage1.weights import trainable
 from ltprompt.tickets.distribution import distribution
@@ -63,8 +63,8 @@ class Tickets:
     def describe(self, wish: TicketWish) -> TicketSpec | None:
         """Return what a ticket is, or None where it has not been made yet."""
         if wish.file is None:
-            path = self.folder.ticket_record(self.name(wish))
-            return self.folder.read_ticket_record(path.stem).spec if path.is_file() else None
+            name = self.name(wish)
+            return self.folder.read_ticket_record(name).spec if self.folder.has_ticket_record(name) else None
         return spec_of(Ticket.load(self._ready(wish.file)), Path(wish.file).stem)
 
     def make(self, wish: TicketWish) -> Ticket:
@@ -103,7 +103,7 @@ class Tickets:
             wish.scores is None
             or wish.scores.folder
             or wish.select == "random"
-            or self.folder.ticket_record(self.name(wish)).is_file()
+            or self.folder.has_ticket_record(self.name(wish))
         ):
             return False
         return not (self.own_scores(wish) / SCORES_TENSORS).is_file()
@@ -143,8 +143,8 @@ class Tickets:
 
     def _cut(self, wish: TicketWish) -> Ticket:
         scores = self._criterion(wish)
-        self.say(f"ticket {self.name(wish)}")
-        return scores.select(wish.ratio, wish.scope, wish.layers)
+        with self.backbones.phase(f"cutting ticket {self.name(wish)}"):
+            return scores.select(wish.ratio, wish.scope, wish.layers)
 
     def _criterion(self, wish: TicketWish) -> Scores:
         """Return the scores that a ticket is cut from; random ones need no stage 1."""
@@ -154,13 +154,14 @@ class Tickets:
         scores = self._find(wish)
         if wish.select == "delta":
             return scores
-        return find_criterion(
-            scores, wish.select,
-            backbone=self._backbone(wish) if wish.select in READ_WEIGHTS else None,
-            texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
-            compute=self.backbones.compute,
-            max_length=read_origin(self._scores_place(wish)).max_length,
-        )  # fmt: skip
+        backbone = self._backbone(wish) if wish.select in READ_WEIGHTS else None
+        with self.backbones.phase(f"scores by {wish.select}"):
+            return find_criterion(
+                scores, wish.select, backbone=backbone,
+                texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
+                compute=self.backbones.compute,
+                max_length=read_origin(self._scores_place(wish)).max_length,
+            )  # fmt: skip
 
     def _find(self, wish: TicketWish) -> Scores:
         place = self._scores_place(wish)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ltprompt.experiments.labels import is_control, is_lottery
+from ltprompt.experiments.labels import is_control, is_lottery, trains_ticket
 from ltprompt.experiments.report.rows import Row
 from ltprompt.experiments.report.statistics import DRAWS, LEVEL, Difference, compare, holm
 
@@ -117,7 +117,7 @@ def _opponents(row: Row, rows: Sequence[Row], languages: Sequence[str]) -> dict[
     block = {index: other for index, other in enumerate(rows) if _place(other) == _place(row)}
     controls = _controls(row, block)
     parts = {index: "" for index, other in block.items() if other.spec.method == "sp" or index in controls}
-    means = {index: other.accuracies(languages) for index, other in block.items() if other.spec.method != "ltp"}
+    means = {index: other.accuracies(languages) for index, other in block.items() if not trains_ticket(other.spec)}
     baselines = {index: float(np.mean(values)) for index, values in means.items() if values}
     if baselines:
         parts[max(baselines, key=baselines.__getitem__)] = " (best baseline)"
@@ -135,9 +135,11 @@ def _strategy(row: Row) -> str | None:
 
 
 def _like(row: Row, other: Row) -> bool:
-    """Whether another row has a random ticket of as many entries from the same parameters, in the same scope."""
+    """Whether another row has, in the same template, a random ticket of as many entries of the same parameters."""
     mine, theirs = row.spec.ticket, other.spec.ticket
     if mine is None or theirs is None or not is_control(other.spec) or theirs.select != "random":
+        return False
+    if other.spec.method != row.spec.method:
         return False
     frozen = [ticket.strategy == "frozen-embeddings" for ticket in (mine, theirs)]
     cuts = [(ticket.ratio, ticket.layers, ticket.scope) for ticket in (mine, theirs)]

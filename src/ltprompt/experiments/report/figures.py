@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from ltprompt.experiments.labels import cut_label, is_lottery, percent
+from ltprompt.experiments.labels import cut_label, is_lottery, other_template, percent
 from ltprompt.experiments.records import FIGURES, Results, RunRecord, TicketRecord, TicketSpec
 from ltprompt.experiments.report.rows import Row, group_rows
 from ltprompt.experiments.report.statistics import mean_and_deviation
@@ -90,7 +90,7 @@ def _lottery_rows(runs: Sequence[RunRecord]) -> tuple[list[_Mean], int]:
     found = []
     for row in rows:
         values = row.accuracies(languages)
-        if values and row.spec.ticket and is_lottery(row.spec):
+        if values and row.spec.ticket and is_lottery(row.spec) and not other_template(row.spec):
             mean, deviation = mean_and_deviation(values)
             found.append(_Mean(row, row.spec.ticket, Point(0, mean, deviation, len(values))))
     return found, len({seed for row in rows for seed, _ in row.results})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from ltprompt.experiments.run.on_ray import execute_on_ray
 from ltprompt.experiments.run.worker import GridWorker, WorkerMaker
 from ltprompt.files.artifacts import write_text
 from ltprompt.stage1.training import Watcher
+from ltprompt.terminal import Phase, no_phase
 
 StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 
@@ -42,8 +43,9 @@ StageOne = Callable[[], AbstractContextManager[Watcher | None]]
 class Where:
     """Where a grid runs.
 
-    device, dtype, threads: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray,
-    gpus: as `execute_on_ray` takes them; without workers and ray the runs are made in this process.
+    device, dtype: as `device.resolve` takes them; dtype ``auto`` is decided here, for all runs. workers, ray, gpus: as
+    `execute_on_ray` takes them; without workers and ray the runs are made in this process. threads: of each worker's
+    process; this one keeps its own.
     """
 
     device: str = "auto"
@@ -115,19 +117,21 @@ class Plan:
 
 
 def plan_grid(
-    name: str, out: Path, where: Where, *, base: Path | None = None, stage_one: StageOne, say: Callable[[str], None]
-) -> Plan:
+    name: str, out: Path, where: Where, *, base: Path | None = None, stage_one: StageOne, say: Callable[[str], None],
+    phase: Phase = no_phase,
+) -> Plan:  # fmt: skip
     """Read a grid and check it against data and backbones; nothing runs and nothing is written.
 
     name: a file, or a shipped grid's name. base: folder that the grid's paths are seen from; without it the file's
-    own, for a shipped grid the current one. Raises `InputError` with all problems at once.
+    own, for a shipped grid the current one. phase: shows what is loaded and made, here and in `run_grid`. Raises
+    `InputError` with all problems at once.
     """
     text, folder = grid_text(name)
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
-    compute = resolve(where.device, where.dtype, where.threads)
+    compute = resolve(where.device, where.dtype)
     place = base or folder or Path()
-    backbones = Backbones(compute, place)
+    backbones = Backbones(compute, place, phase)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
     planner = Planner(place, backbones, made)
     problems = planner.problems(wishes, tickets)
@@ -155,10 +159,20 @@ def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], Abstrac
         return _ran(summary, jobs, ledger)
 
 
+def pack_grid(folder: GridFolder) -> None:
+    """Put a grid's plan and records into one file, as `GridFolder.pack` says.
+
+    Raises `InputError` where no grid is there or a driver runs it, and `FileFormatError` for a damaged file.
+    """
+    folder.read_plan()
+    with Ledger.open(folder.ledger) if folder.ledger.is_file() else nullcontext():
+        folder.pack()
+
+
 def _execute(
     jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent
 ) -> Summary:
-    maker = WorkerMaker(where.worker_device, where.threads)
+    maker = WorkerMaker(where.worker_device)
     if where.here:
         make_worker = partial(GridWorker, maker, planner.backbones)
         return execute(jobs, make_worker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear)
@@ -166,6 +180,7 @@ def _execute(
     return execute_on_ray(
         jobs, maker, assets=planner.assets, ledger=ledger, folder=folder, on_event=hear, workers=where.workers,
         address=where.ray, cpus_per_worker=where.threads, gpus_per_worker=where.gpus_per_worker,
+        phase=planner.backbones.phase,
     )  # fmt: skip
 
 

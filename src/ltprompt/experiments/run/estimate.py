@@ -78,7 +78,7 @@ def list_runs(plan: Plan) -> Listing:
     rows, left = [], 0.0
     for job in jobs:
         spec = job.spec
-        done = plan.folder.run(spec.id).is_file()
+        done = plan.folder.has_run(spec.id)
         seconds = run_seconds(spec, places[spec.backbone])
         left += 0.0 if done else seconds
         state = ["done", ""] if done else ["planned", duration(seconds)]

@@ -1,7 +1,8 @@
 """The ledger of a grid: which runs are planned, running, done or failed, in one SQLite file that only the driver opens.
 
-A run is done when its record stands in its file; the ledger's row, with the file's SHA-256, comes second. So a driver
-that is killed anywhere loses at most the runs in flight, and a lost ledger is made anew from the records.
+A run is done when its record stands in its file; the ledger's row, with the file's SHA-256, comes second (a packed
+record has the digest of that file still). So a driver that is killed anywhere loses at most the runs in flight, and a
+lost ledger is made anew from the records.
 """
 
 from __future__ import annotations

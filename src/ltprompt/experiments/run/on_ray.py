@@ -5,38 +5,24 @@ Workers hold a loaded backbone each and never touch the grid's folder; the drive
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
-import torch
-
+from ltprompt.device import tune_process
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.experiments.folder import GridFolder
 from ltprompt.experiments.records import Job, RunSpec
 from ltprompt.experiments.run.ledger import Ledger, Times
 from ltprompt.experiments.run.local import Attempt, OnEvent, Queue, Summary, Worker, attempt, describe
+from ltprompt.experiments.run.ray_start import open_ray
+from ltprompt.terminal import Advance, Phase, no_phase
 
 DEATHS = 3  # of workers, after which a run is given up: it may be what kills them
-STORE = 200 * 2**20  # bytes of Ray's object store on this machine, unless the assets need more
-SECONDS_TO_ANSWER = 5.0
-# Read by Ray when it is imported: no usage reports, no copying of this folder to the cluster, no warning about devices,
-# and none of the lines that its own processes would print among ours when a worker dies.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-}
-# The switch by which Ray stays on 127.0.0.1 on other systems; without it its ports stand open to the whole network.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+SECONDS_WITHOUT_NEWS = 5.0  # of workers, after which is said what they wait for
 
 
 def execute_on_ray(
@@ -52,14 +38,15 @@ def execute_on_ray(
     address: str | None = None,
     cpus_per_worker: int | None = None,
     gpus_per_worker: float = 0,
+    phase: Phase = no_phase,
 ) -> Summary:
     """Run the unfinished ones of a grid's jobs on Ray, several at a time; else as `execute.execute`.
 
     workers: how many at once; needed without `address`; with it, as many as there is room for where it is None.
     address: of a running cluster, ``auto`` or host:port; None starts Ray on this machine alone and stops it again.
     cpus_per_worker: also the worker's threads; None shares this machine's cores out, and is 1 on a cluster.
-    gpus_per_worker: what a worker has to itself. make_worker and assets must be picklable, and ltprompt installed on
-    every node.
+    gpus_per_worker: what a worker has to itself. phase: shows Ray start, and how many workers are up. make_worker and
+    assets must be picklable, and ltprompt installed on every node.
 
     A worker that dies is replaced and its run made again, until it has lost `DEATHS` workers; no death is a failure of
     the run. On a keyboard interrupt the results that have arrived are committed. Raises `InputError` where Ray is
@@ -72,10 +59,15 @@ def execute_on_ray(
     cpus = cpus_per_worker or (max(1, _cores() // workers) if workers and address is None else 1)
     used = {key: assets[key] for job in queue.waiting for key in job.assets.values()}
     try:
-        with _ray(address, cpus * (workers or 1), used) as ray:
-            room = _room(ray, workers, cpus, gpus_per_worker)
-            pool = _Pool(ray, queue, make_worker, used, cpus, gpus_per_worker)
-            pool.run(min(room, len(queue.waiting)))
+        with ExitStack() as stack:
+            with phase("starting Ray" if address is None else f"joining the Ray cluster at {address}"):
+                ray = stack.enter_context(open_ray(address, workers or 1, used))
+            # Ray of this machine alone counts workers; how many cores each has to itself is theirs to keep to.
+            share = 1 if address is None else cpus
+            room = min(_room(ray, workers, share, gpus_per_worker), len(queue.waiting))
+            with phase(f"starting {room} worker{'s' * (room > 1)}", room) as up:
+                shares = {"num_cpus": share, "num_gpus": gpus_per_worker}
+                _Pool(ray, queue, make_worker, used, cpus, shares, up).run(room)
     except KeyboardInterrupt:
         return queue.summary(interrupted=True)
     return queue.summary()
@@ -84,10 +76,10 @@ def execute_on_ray(
 class _Actor:
     """A worker's process."""
 
-    def load(self, make_worker: Callable[[], Worker], threads: int) -> str:
+    def load(self, make_worker: Callable[[], Worker], threads: int, on_cpu: bool) -> str:
         """Make the worker and return nothing, or the error that says why there is none."""
         os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
-        torch.set_num_threads(threads)
+        tune_process(threads, on_cpu=on_cpu)
         try:
             self._worker = make_worker()
         except Exception as error:
@@ -103,27 +95,32 @@ class _Pool:
     """The workers, and what each of them has in hand: a run, or None while it loads."""
 
     def __init__(
-        self, ray: Any, queue: Queue, make_worker: Callable[[], Worker], assets: Mapping[str, Any], cpus: int,
-        gpus: float,
+        self, ray: Any, queue: Queue, make_worker: Callable[[], Worker], assets: Mapping[str, Any], threads: int,
+        shares: Mapping[str, float], up: Advance,
     ) -> None:  # fmt: skip
-        self._ray, self._queue, self._cpus = ray, queue, cpus
-        self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Actor)
+        self._ray, self._queue, self._threads, self._shares, self._up = ray, queue, threads, shares, up
+        self._actor = ray.remote(**shares, max_restarts=0, max_task_retries=0)(_Actor)
         self._make_worker = ray.put(make_worker)
         self._assets = {key: ray.put(value) for key, value in assets.items()}
         self._in_hand: dict[Any, tuple[Any, Job | None]] = {}
         self._idle: list[Any] = []
         self._deaths: Counter[str] = Counter()
         self._deaths_at_load = 0
+        self._hired = self._wanted = 0
 
     def run(self, workers: int) -> None:
         """Run all that waits. On a keyboard interrupt commit what has arrived, and raise it again."""
+        self._wanted, taken = workers, self._taken()  # before ours take theirs
         try:
             for _ in range(workers):
                 self._hire()
             while self._queue.waiting or any(job is not None for _, job in self._in_hand.values()):
                 self._hand_out()
-                ready, _ = self._ray.wait(list(self._in_hand))
-                self._receive(ready[0])
+                ready, _ = self._ray.wait(list(self._in_hand), timeout=SECONDS_WITHOUT_NEWS)
+                if ready:
+                    self._receive(ready[0])
+                elif all(job is None for _, job in self._in_hand.values()):
+                    self._up(0, taken)
         except KeyboardInterrupt:
             self._commit_arrived()
             raise
@@ -133,7 +130,7 @@ class _Pool:
 
     def _hire(self) -> None:
         actor = self._actor.remote()
-        self._in_hand[actor.load.remote(self._make_worker, self._cpus)] = actor, None
+        self._in_hand[actor.load.remote(self._make_worker, self._threads, not self._shares["num_gpus"])] = actor, None
 
     def _hand_out(self) -> None:
         while self._queue.waiting and self._idle:
@@ -148,7 +145,10 @@ class _Pool:
         try:
             found = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._replace(actor, job, " ".join(str(error).split()))
+            text = " ".join(str(error).split())
+            if getattr(error, "actor_init_failed", False):  # and so would the next
+                raise TrainingError(f"a worker could not be made; is ltprompt installed there? {text}") from error
+            self._replace(actor, job, text)
         else:
             self._deaths_at_load = 0
             self._take(job, found)
@@ -162,6 +162,9 @@ class _Pool:
             self._queue.end(job, found)
         elif found:
             raise TrainingError(f"a worker could not be made: {found}")
+        else:
+            self._hired += 1
+            self._up(int(self._hired <= self._wanted))
 
     def _replace(self, actor: Any, job: Job | None, error: str) -> None:
         self._ray.kill(actor)  # it may only be out of reach, and still at work
@@ -169,9 +172,16 @@ class _Pool:
             self._deaths_at_load += 1
             if self._deaths_at_load == DEATHS:
                 raise TrainingError(f"{DEATHS} workers died while they loaded; try fewer `workers`. The last: {error}")
+            self._up(0, f"one died while it loaded and is replaced: {error}")
         else:
             self._put_back(job, error)
         self._hire()
+
+    def _taken(self) -> str:
+        """Return what of the cluster others have for now, so that no worker can start; nothing where one can."""
+        free = self._ray.available_resources()
+        taken = [name for name in ("CPU", "GPU") if free.get(name, 0) < self._shares[f"num_{name.lower()}s"]]
+        return f"waiting for {' and '.join(taken)}s of the cluster, which others have" if taken else ""
 
     def _put_back(self, job: Job, error: str) -> None:
         """Let a run whose worker was lost wait again, unless it has lost too many."""
@@ -217,73 +227,3 @@ def _room(ray: Any, workers: int | None, cpus: int, gpus: float) -> int:
             + ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         )
     return min(sum(places), workers or sum(places))
-
-
-@contextmanager
-def _ray(address: str | None, cpus: int, assets: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield Ray, started or connected to, and stop or leave it afterwards; one that the caller has is left as it is."""
-    for name, value in (QUIET if address else QUIET | LOOPBACK).items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("several workers need Ray, which is not installed: pip install ray") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        with _own_sigterm():
-            if address is None:
-                store = max(STORE, 2 * _pickled_bytes(ray, assets))
-                ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **settings)
-            else:
-                _connect(ray, address, settings)
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Leave a handler of SIGTERM that there is: Ray's, which takes its place, is no interrupt that runs end with."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        own = handler is not None and handler is not signal.SIG_DFL
-        if own and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _connect(ray: Any, address: str, settings: dict[str, Any]) -> None:
-    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    try:
-        host, _, port = named.rpartition(":")
-        if named:
-            # Ray itself would try a dead address for many minutes.
-            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
-        ray.init(address, **settings)
-    except (OSError, ValueError, OverflowError) as error:  # Ray's ConnectionError is an OSError
-        raise InputError(
-            f"no Ray cluster answers at {address!r} ({error}); give host:port as `ray start` says, or auto on a node"
-        ) from error
-
-
-class _Counter:
-    """A file that only counts what is written to it."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        self.bytes += size
-        return size
-
-
-def _pickled_bytes(ray: Any, assets: Mapping[str, Any]) -> int:
-    counter = _Counter()
-    for value in assets.values():
-        ray.cloudpickle.dump(value, counter)
-    return counter.bytes

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ltprompt.classifier import Evaluation, Fit, PromptClassifier
+from ltprompt.classifier import Fit, PromptClassifier
 from ltprompt.device import resolve
 from ltprompt.errors import LtpError, MismatchError
 from ltprompt.experiments.data.sources import TestTable
@@ -16,7 +16,7 @@ from ltprompt.experiments.grid.plan import resolve_settings
 from ltprompt.experiments.records import DEV, TASK, TEST, TICKET, TRAIN, LanguageResult, RunResult, RunSpec
 from ltprompt.experiments.run.local import Outcome, Worker
 from ltprompt.settings import TrainSettings
-from ltprompt.stage2.forward import Measures
+from ltprompt.stage2.measures import Evaluation, Measures
 
 _OF_USER = ("epochs", "batch_size", "lr", "prompt_lr", "schedule", "prompt_length", "max_length", "language", "size")
 
@@ -25,11 +25,10 @@ _OF_USER = ("epochs", "batch_size", "lr", "prompt_lr", "schedule", "prompt_lengt
 class WorkerMaker:
     """Makes workers, in this process or another.
 
-    device, threads: as `device.resolve` takes them; precision is the runs' own.
+    device: as `device.resolve` takes it; precision is the runs' own.
     """
 
     device: str = "auto"
-    threads: int | None = None
 
     def __call__(self) -> Worker:
         """Return a worker, which loads its backbone with its first run."""
@@ -71,7 +70,7 @@ class GridWorker:
 
     def _backbones_of(self, dtype: str) -> Backbones:
         if dtype not in self._backbones:
-            self._backbones = {dtype: Backbones(resolve(self._maker.device, dtype, self._maker.threads))}
+            self._backbones = {dtype: Backbones(resolve(self._maker.device, dtype))}
         return self._backbones[dtype]
 
 
