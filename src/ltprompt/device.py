@@ -36,7 +36,7 @@ class Compute:
 
     @property
     def dtype_name(self) -> str:
-        """Name of the matmul dtype as `--dtype` takes it."""
+        """Name of the matmul dtype as `resolve` takes it."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
 
@@ -61,7 +61,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def resolve(device: str = "auto", dtype: str = "auto", *, trained: str | None = None) -> Compute:
-    """Return the `Compute` that `--device` and `--dtype` ask for; nothing is measured, and the process stays as it is.
+    """Return the `Compute` that a device and a dtype ask for; nothing is measured, and the process stays as it is.
 
     device: ``auto`` (CUDA, then MPS, then CPU) or a torch device such as ``cuda:1``.
     dtype: ``auto``, ``fp32`` or ``bf16``; auto goes by the kind of processor: bf16 on CUDA that multiplies it and on a

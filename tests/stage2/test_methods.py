@@ -162,8 +162,14 @@ def test_an_axis_that_is_not_given_is_that_of_ltp() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"method": "sp", "template": "mixed"}, "method 'sp' has template 'soft', not 'mixed'; leave out `method` or `template`"),
-        ({"method": "ltp", "trains": "nothing"}, "method 'ltp' has trains 'ticket', not 'nothing'; leave out `method` or `trains`"),
+        (
+            {"method": "sp", "template": "mixed"},
+            "method 'sp' has template 'soft', not 'mixed'; leave out `method` or `template`",
+        ),
+        (
+            {"method": "ltp", "trains": "nothing"},
+            "method 'ltp' has trains 'ticket', not 'nothing'; leave out `method` or `trains`",
+        ),
         ({"template": "discrete", "trains": "nothing"}, "nothing to train"),
         ({"template": "sofd"}, "unknown template 'sofd': did you mean 'soft'?"),
         ({"trains": "tickets"}, "unknown trains 'tickets': did you mean 'ticket'?"),
