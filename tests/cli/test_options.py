@@ -13,14 +13,13 @@ from helpers.command_line import Result, Run
 
 import ltprompt
 from ltprompt.backbone.model import load_tokenizer
-from ltprompt.classifier import check_place, check_ticket_given
+from ltprompt.classifier import check_ticket_given
 from ltprompt.cli import main as cli
 from ltprompt.cli.options import Command, name_flags, spell_lists
-from ltprompt.device import resolve
 from ltprompt.errors import LtpError
-from ltprompt.files.artifacts import ADAPTER_RECORD
+from ltprompt.files.artifacts import ADAPTER_RECORD, check_place
 from ltprompt.settings import TrainSettings
-from ltprompt.stage2.methods import find_method
+from ltprompt.stage2.methods import choose_method, find_method
 from ltprompt.tasks import load_task, read_rows
 from ltprompt.tasks.check import report_task
 from ltprompt.tasks.splits import draw
@@ -177,7 +176,11 @@ SAID: dict[str, tuple[Callable[[], object], list[str], dict[str, str]]] = {
     "a ticket": (
         lambda: check_ticket_given(find_method("ltp"), None), [*TRAIN[:-1], "new"], {"ticket": "--ticket"},
     ),
-    "threads": (lambda: resolve(threads=0), ["demo", "--threads", "0"], {"threads": "--threads"}),
+    "axes": (
+        lambda: choose_method("ltp", "plain"),
+        [*TRAIN[:-1], "new", "--method", "ltp", "--template", "plain"],
+        {"method": "--method", "template": "--template"},
+    ),
     "shots": (
         lambda: draw(read_rows("t.tsv", load_task("xnli")), load_task("xnli"), shots=2, dev_shots=1, seed=0),
         ["split", "t.tsv", "--task", "xnli", "--shots", "2", "--dev-shots", "1", "--out", "new"],
