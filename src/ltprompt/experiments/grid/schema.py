@@ -18,8 +18,8 @@ from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
 from ltprompt.settings import ScoresSettings, Settings, TrainSettings
 from ltprompt.stage2.methods import METHODS
+from ltprompt.tickets.header import CRITERIA, STRATEGIES
 from ltprompt.tickets.selection import SCOPES
-from ltprompt.tickets.ticket import CRITERIA, STRATEGIES
 
 LAYOUTS = (*TABLES, *FIGURES)
 GRIDS = "ltprompt.experiments.shipped"
