@@ -30,8 +30,8 @@ def ticket_cut(
     out: Annotated[Path, typer.Option(help="ticket file to write, such as en-20.safetensors")],
     scope: Annotated[str, typer.Option(help="rank across all layers (global) or within each (layer)")] = "global",
     layers: Annotated[str, typer.Option(help="all, lower, middle, higher, or a list such as 5-8")] = "all",
-    select: Annotated[
-        str, typer.Option(help="criterion: delta (movement), random, magnitude, gradient or fisher")
+    criterion: Annotated[
+        str, typer.Option("--select", help="criterion: delta (movement), random, magnitude, gradient or fisher")
     ] = "delta",
     seed: Annotated[int | None, typer.Option(min=0, help="of --select random [0]")] = None,
     backbone: Annotated[
@@ -49,19 +49,19 @@ def ticket_cut(
     from ltprompt.tickets.scores import Scores, check_criterion
     from ltprompt.tickets.selection import eligible_layers
 
-    check_criterion(select, seed=seed, backbone=backbone, text=text, lines=lines)
+    check_criterion(criterion, seed=seed, backbone=backbone, text=text, lines=lines)
     scores = Scores.load(scores_dir)
     eligible_layers(scores.parameters, ratio=ratio, scope=scope, layers=layers)
-    if select == "random":
+    if criterion == "random":
         from ltprompt.stage1.criteria import find_criterion
 
-        scores = find_criterion(scores, select, seed=seed)
-    elif select != "delta":
-        scores = _scores_by(select, scores, scores_dir, backbone, text, lines, (device, dtype, threads))
+        scores = find_criterion(scores, criterion, seed=seed)
+    elif criterion != "delta":
+        scores = _scores_by(criterion, scores, scores_dir, backbone, text, lines, (device, dtype, threads))
     found = scores.select(ratio, cast("Scope", scope), layers)
     found.save(out)
     if found.zero_entries:
-        what = "never moved (score 0)" if select == "delta" else "have score 0"
+        what = "never moved (score 0)" if criterion == "delta" else "have score 0"
         print(f"note: {found.zero_entries:,} of the ticket's {found.size:,} entries {what}", file=sys.stderr)
     print(_written(found, out))
 

@@ -20,7 +20,7 @@ _OTHERS = tuple(name for name in _NAMES if name not in (*BASELINES, "ltp"))
 
 def is_lottery(spec: RunSpec) -> bool:
     """Whether a run trains a winning ticket: the entries that moved most in stage 1, or such tickets combined."""
-    return spec.method == "ltp" and spec.ticket is not None and spec.ticket.select in ("delta", *COMBINATIONS)
+    return spec.method == "ltp" and spec.ticket is not None and spec.ticket.criterion in ("delta", *COMBINATIONS)
 
 
 def is_control(spec: RunSpec) -> bool:
@@ -45,7 +45,7 @@ def cut_label(ticket: TicketSpec) -> str:
     """Return how a ticket is cut where that is not the paper's way: decoupled, across all layers; else nothing."""
     layers = "" if ticket.layers == "all" else ticket.layers
     parts = (
-        ticket.select if ticket.select in COMBINATIONS else "",
+        ticket.criterion if ticket.criterion in COMBINATIONS else "",
         "" if ticket.strategy == "decoupled" else ticket.strategy,
         f"layers {layers}" if layers[:1].isdigit() else layers,
         "" if ticket.scope == "global" else f"scope {ticket.scope}",
@@ -66,8 +66,8 @@ def place(spec: RunSpec) -> tuple[int, int, str, float, str]:
     if is_lottery(spec):
         return 1, 0, "", *cut
     if is_control(spec):
-        select = spec.ticket.select if spec.ticket else ""
-        return 2, _rank(select, CONTROLS), select, *cut
+        criterion = spec.ticket.criterion if spec.ticket else ""
+        return 2, _rank(criterion, CONTROLS), criterion, *cut
     return 3, _rank(spec.method, _OTHERS), spec.method, *cut
 
 
@@ -76,7 +76,7 @@ def _label(spec: RunSpec, special: str) -> str:
     if spec.ticket is None:
         return name
     if is_control(spec):
-        name = spec.ticket.select.capitalize()
+        name = spec.ticket.criterion.capitalize()
     return f"{name} {percent(spec.ticket.ratio)}" + (f" ({special})" if special else "")
 
 

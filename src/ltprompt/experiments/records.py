@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ltprompt.files.artifacts import canonical_json, sha256
 
@@ -50,13 +50,13 @@ class DataRef(_Frozen):
 class TicketSpec(_Frozen):
     """How a ticket is cut.
 
-    select: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``. strategy: of stage
-    1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as `select` takes them. seed: of a random
-    choice, else None. sha256: digest of the ticket's contents, empty until it is made. name: of the file of a
-    ready ticket, for people and no part of the identity.
+    criterion: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``; stored as
+    ``select``. strategy: of stage 1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as
+    `selection.select` takes them. seed: of a random choice, else None. sha256: digest of the ticket's contents, empty
+    until it is made. name: of the file of a ready ticket, for people and no part of the identity.
     """
 
-    select: str
+    criterion: str = Field(validation_alias=AliasChoices("select", "criterion"))
     strategy: str
     ratio: float
     scope: str
@@ -64,6 +64,11 @@ class TicketSpec(_Frozen):
     seed: int | None
     sha256: str
     name: str = ""
+
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields by the names that records and identities know them by."""
+        return {"select" if name == "criterion" else name: value for name, value in dump(self).items()}
 
 
 class RunSpec(_Frozen):

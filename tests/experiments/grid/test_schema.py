@@ -64,7 +64,7 @@ def test_parameters_of_a_method_multiply_and_win_over_those_of_all() -> None:
 def test_a_random_ticket_is_drawn_by_the_run_s_seed_unless_one_is_named() -> None:
     methods = [{"method": "ltp", "ratio": 0.2, "select": ["delta", "random"]}]
     found = [
-        (wish.seed, wish.ticket.select, wish.ticket.seed) for wish in parsed(shots=1, methods=methods) if wish.ticket
+        (wish.seed, wish.ticket.criterion, wish.ticket.seed) for wish in parsed(shots=1, methods=methods) if wish.ticket
     ]
     assert found == [
         (s, select, s if select == "random" else None) for s in (1, 2, 3) for select in ("delta", "random")
@@ -107,6 +107,8 @@ def test_tickets_without_runs() -> None:
         ({"methods": {"method": "ltp", "ratio": 0.2, "ticket": "mini-20"}}, "ltp needs a ratio"),
         ({"methods": {"method": "ltp", "ticket": "mini-20", "select": "random"}}, "a ready ticket is cut already"),
         ({"methods": {"method": ["ltp", "sp"], "ratio": 0.2}}, "only ltp takes a ticket, not ltp, sp"),
+        ({"methods": {"method": "ltp", "ratio": 0.2, "criterion": "fisher"}}, "unknown key"),
+        ({"methods": {"method": "ltp", "ratio": 0.2, "selekt": "fisher"}}, "did you mean 'select'?"),
         ({"methods": {"method": "ltp", "ratio": 0.2, "select": "fischer"}}, "did you mean 'fisher'?"),
         (
             {"methods": {"method": "ltp", "ratio": 1.2}},

@@ -137,7 +137,7 @@ def _strategy(row: Row) -> str | None:
 def _like(row: Row, other: Row) -> bool:
     """Whether another row has a random ticket of as many entries from the same parameters, in the same scope."""
     mine, theirs = row.spec.ticket, other.spec.ticket
-    if mine is None or theirs is None or not is_control(other.spec) or theirs.select != "random":
+    if mine is None or theirs is None or not is_control(other.spec) or theirs.criterion != "random":
         return False
     frozen = [ticket.strategy == "frozen-embeddings" for ticket in (mine, theirs)]
     cuts = [(ticket.ratio, ticket.layers, ticket.scope) for ticket in (mine, theirs)]
