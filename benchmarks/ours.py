@@ -91,11 +91,12 @@ def cutting(job: Job) -> Outcome:
     """Cut 20 % of the scores, which stand in the page cache, and count how often they are passed over."""
     scores = job.place.scores()
     entries = total(scores.parameters)
-    passed = []
+    passed: list[int] = []
 
-    def chunks(bits: Any, *size: int) -> Any:
-        passed.append(len(bits))
-        return whole(bits, *size)
+    def chunks(group: Any) -> Any:
+        for parameter, bits in whole(group):
+            passed.append(len(bits))
+            yield parameter, bits
 
     whole = selection._chunks
     for _ in range(job.steps):

@@ -25,8 +25,9 @@ def later(value: Any) -> Any:
 class Frozen(BaseModel):
     """Base of what is checked, hashed and written: frozen, unknown keys refused, `later` fields written when used."""
 
-    # A number that is none stays one, for `canonical_json` and `write_json` to refuse: pydantic would write null.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    # A number that is none stays one, for `canonical_json` and `write_json` to refuse: pydantic would write null. What
+    # is stored under another name than Python's, such as a ticket's criterion, is written under that one.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", serialize_by_alias=True)
 
     @model_serializer(mode="wrap")
     def _leave_out_later(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

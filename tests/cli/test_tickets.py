@@ -20,8 +20,9 @@ from ltprompt.backbone.model import Backbone
 from ltprompt.cli import main as cli
 from ltprompt.stage1.corpus import read_lines
 from ltprompt.stage1.criteria import find_criterion
+from ltprompt.tickets.header import CRITERIA
 from ltprompt.tickets.scores import Scores
-from ltprompt.tickets.ticket import CRITERIA, Ticket
+from ltprompt.tickets.ticket import Ticket
 
 TEXT = [f"{row['premise']} {row['hypothesis']}" for row in TRAIN + OTHER] * 2
 CUT = ["ticket", "cut", "scores", "--ratio", "0.3", "--out", "new/t.safetensors"]

@@ -77,9 +77,9 @@ def test_methods_stand_in_the_papers_order() -> None:
 
 
 def test_what_is_a_winning_ticket() -> None:
-    for select in ("delta", "union", "intersection"):
-        assert is_lottery(spec("ltp", ticket(0.2, select)))
-        assert not is_control(spec("ltp", ticket(0.2, select)))
+    for criterion in ("delta", "union", "intersection"):
+        assert is_lottery(spec("ltp", ticket(0.2, criterion)))
+        assert not is_control(spec("ltp", ticket(0.2, criterion)))
     assert is_control(spec("ltp", ticket(0.2, "random", seed=1)))
     for other in (spec("sp"), spec("shira", ticket(0.2))):
         assert not is_lottery(other)

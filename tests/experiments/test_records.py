@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from helpers.synthetic_runs import ticket
 from helpers.toy_grid import toy_spec, toy_ticket
 
-from ltprompt.experiments.records import RunSpec, TicketSpec
+from ltprompt.experiments.records import RunSpec, TicketRecord, TicketSpec
 from ltprompt.files.artifacts import canonical_json, sha256
 from ltprompt.settings import later
 from ltprompt.tasks import Task, load_task
@@ -60,3 +61,14 @@ def test_so_does_one_of_a_task() -> None:
     old = load_task("xnli")
     assert digest(NewerTask(**old.model_dump())) == digest(old)
     assert digest(NewerTask(**old.model_dump(), hints=("a",))) != digest(old)
+
+
+def test_a_criterion_is_stored_as_select() -> None:
+    spec = ticket(0.2, "fisher")
+    stored = spec.model_dump(mode="json")
+    assert stored["select"] == "fisher"
+    assert "criterion" not in stored
+    assert TicketSpec.model_validate(stored) == spec
+    record = TicketRecord(spec=spec, fingerprint="f" * 64, distribution={})
+    assert record.model_dump(mode="json")["spec"] == stored
+    assert TicketRecord.model_validate_json(record.model_dump_json()) == record

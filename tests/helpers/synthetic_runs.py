@@ -28,10 +28,10 @@ def data(name: str, examples: int = 96) -> DataRef:
     return DataRef(name=name, sha256=sha256(name), examples=examples)
 
 
-def ticket(ratio: float = 0.2, select: str = "delta", **changes: Any) -> TicketSpec:
+def ticket(ratio: float = 0.2, criterion: str = "delta", **changes: Any) -> TicketSpec:
     given = {"strategy": "decoupled", "scope": "global", "layers": "all", "seed": None, **changes}
-    given.setdefault("sha256", sha256(repr((select, ratio, sorted(given.items(), key=str)))))
-    return TicketSpec(select=select, ratio=ratio, **given)
+    given.setdefault("sha256", sha256(repr((criterion, ratio, sorted(given.items(), key=str)))))
+    return TicketSpec(criterion=criterion, ratio=ratio, **given)
 
 
 def result(hits: str, note: str = "") -> LanguageResult:

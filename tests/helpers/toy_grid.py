@@ -40,7 +40,7 @@ def toy_spec(seed: int, **changes: Any) -> RunSpec:
 
 def toy_ticket() -> TicketSpec:
     return TicketSpec(
-        select="delta", strategy="decoupled", ratio=0.2, scope="global", layers="all", seed=None, sha256="c" * 64
+        criterion="delta", strategy="decoupled", ratio=0.2, scope="global", layers="all", seed=None, sha256="c" * 64
     )
 
 

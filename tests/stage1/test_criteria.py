@@ -23,8 +23,9 @@ from ltprompt.stage1.criteria import find_criterion
 from ltprompt.stage1.masking import Masking
 from ltprompt.stage1.weights import trainable
 from ltprompt.tickets.distribution import compare
+from ltprompt.tickets.header import CRITERIA, STRATEGIES
 from ltprompt.tickets.scores import Scores
-from ltprompt.tickets.ticket import CRITERIA, STRATEGIES, Ticket
+from ltprompt.tickets.ticket import Ticket
 
 CPU = Compute(torch.device("cpu"))
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "good", "bad")

@@ -20,8 +20,8 @@ from ltprompt.errors import FileFormatError, InputError, TrainingError
 from ltprompt.settings import ScoresSettings
 from ltprompt.stage1.find_scores import find_scores, movement_shares
 from ltprompt.stage1.training import Movement, Step, Watcher
+from ltprompt.tickets.header import STRATEGIES
 from ltprompt.tickets.scores import Scores
-from ltprompt.tickets.ticket import STRATEGIES
 
 CPU = Compute(torch.device("cpu"))
 SETTINGS: dict[str, Any] = {

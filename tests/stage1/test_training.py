@@ -23,7 +23,7 @@ from ltprompt.stage1 import training as mlm
 from ltprompt.stage1.masking import IGNORED, Lines, Masking, batch_indices, hold_out
 from ltprompt.stage1.training import Movement, Step, Watcher, find_movement, masked_loss, mlm_step
 from ltprompt.stage1.weights import Trainee
-from ltprompt.tickets.ticket import STRATEGIES
+from ltprompt.tickets.header import STRATEGIES
 
 CPU = Compute(torch.device("cpu"))
 STEPS, LR, L1 = 20, 1e-3, 0.1

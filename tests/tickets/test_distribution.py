@@ -1,40 +1,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.toy_tickets import PARAMETERS, A, B, Entries, ticket
 
 from ltprompt.backbone.parameters import EligibleParameter
-from ltprompt.errors import InputError, MismatchError
-from ltprompt.tickets.chart import draw_distribution
+from ltprompt.errors import MismatchError
 from ltprompt.tickets.distribution import compare, distribution
-from ltprompt.tickets.ticket import Ticket
-
-PARAMETERS = (
-    EligibleParameter("word", (4, 5), 0, "word_embeddings"),
-    EligibleParameter("1.query", (3, 3), 1, "query"),
-    EligibleParameter("1.dense", (11,), 1, "dense"),
-    EligibleParameter("2.query", (3, 3), 2, "query"),
-    EligibleParameter("2.dense", (11,), 2, "dense"),
-)
-Entries = dict[str, set[int]]
-A: Entries = {"word": {0, 3, 4, 7, 8, 19}, "1.query": {1, 8}, "1.dense": {10}}
-B: Entries = {"word": {3, 5, 19}, "1.query": {1}, "1.dense": {2, 10}, "2.dense": {0, 1, 2, 10}}
-
-
-def ticket(entries: Entries, parameters: tuple[EligibleParameter, ...] = PARAMETERS) -> Ticket:
-    bitmaps = {}
-    for parameter in parameters:
-        if parameter.name in entries:
-            flat = np.zeros(parameter.numel, dtype=bool)
-            flat[list(entries[parameter.name])] = True
-            bitmaps[parameter.name] = np.packbits(flat, bitorder="little")
-    return Ticket(parameters, bitmaps, False, "f" * 64, "decoupled", 0.2, "global", "all", 2)
 
 
 def numel(*layers: int) -> int:
@@ -124,28 +99,3 @@ def test_comparison_as_json() -> None:
     found = json.loads(json.dumps(compare(ticket(A), ticket(B)).to_json()))
     assert found["overall"]["a"] == 9
     assert found["by_layer"]["0"]["intersection"] == 2
-
-
-@pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF")])
-def test_chart_is_written(tmp_path: Path, name: str, magic: bytes) -> None:
-    tickets = {"decoupled": distribution(ticket(A)), "frozen": distribution(ticket({}, PARAMETERS[1:]))}
-    draw_distribution(tickets, tmp_path / "one" / name)
-    draw_distribution(tickets, tmp_path / "two" / name)
-    first = (tmp_path / "one" / name).read_bytes()
-    assert first.startswith(magic)
-    assert first == (tmp_path / "two" / name).read_bytes()
-    assert [path.name for path in (tmp_path / "one").iterdir()] == [name]
-
-
-def test_chart_without_a_ticket_or_with_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'a\.jpg'; give a name that ends in \.png or \.pdf"):
-        draw_distribution({"a": distribution(ticket(A))}, tmp_path / "a.jpg")
-    with pytest.raises(InputError, match="no ticket"):
-        draw_distribution({}, tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())
-
-
-def test_tickets_are_inspected_without_the_slow_libraries() -> None:
-    imports = "import sys, ltprompt.tickets.chart, ltprompt.tickets.scores"
-    code = f"{imports}; print({{'transformers', 'matplotlib'}} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -194,7 +194,7 @@ def test_a_record_of_other_scores_is_refused(tmp_path: Path) -> None:
         ({"word": torch.zeros(3, 7)}, {}, "has shape"),
         ({"word": torch.zeros(7, 3, dtype=torch.float16)}, {}, "has dtype"),
         ({"more": torch.zeros(1)}, {}, "its tensors are not those of its eligible set"),
-        ({}, {"strategy": "other"}, "its strategy 'other' is unknown"),
+        ({}, {"strategy": "other"}, "unknown strategy 'other'"),
         ({}, {"fingerprint": 1}, "no usable 'fingerprint'"),
         ({}, {"criterion": "union", "seed": None}, "unknown criterion 'union'"),
         ({}, {"criterion": "random", "seed": None}, "unknown criterion 'random' with seed None"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ltprompt.backbone.parameters import EligibleParameter
 from ltprompt.errors import InputError
 from ltprompt.tickets import selection as module
-from ltprompt.tickets.selection import Scope, Scored, Selection, eligible_layers, segment, select
+from ltprompt.tickets.selection import Scope, Scored, Selection, eligible_layers, select
 
 RATIOS = [0, *(round(0.05 * step, 2) for step in range(1, 20)), 1]
 KINDS = [
@@ -66,54 +67,73 @@ def test_selection_is_that_of_a_full_sort(kind: str, scope: Scope) -> None:
             assert selection.zero_entries == sum(flat[name][index].item() == 0 for name, index in expected)
 
 
-@pytest.mark.parametrize("widest", [1, -1], ids=["always bracketed", "never bracketed"])
+def asked_brackets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return a list that grows by every bracket that the threshold is looked for in."""
+    asked: list[tuple[int, int]] = []
+    between = module._find_between
+
+    def find(group: list[Scored], size: int, low: int, high: int) -> tuple[int, int] | None:
+        asked.append((low, high))
+        return between(group, size, low, high)
+
+    monkeypatch.setattr(module, "_find_between", find)
+    return asked
+
+
+@pytest.mark.parametrize("sampled", [8, 64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_bracket_and_histograms_give_the_same(kind: str, widest: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WIDEST", widest)
-    monkeypatch.setattr(module, "_SAMPLED", 64)
-    if widest == 1:
-        monkeypatch.setattr(module, "_DEVIATIONS", 10**6)  # so wide that no sample misleads
-        monkeypatch.setattr(module, "_radix_select", lambda *_: pytest.fail("not bracketed"))
+def test_one_bracket_is_enough_for_every_kind(kind: str, sampled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLED", sampled)
+    asked = asked_brackets(monkeypatch)
     scores = make_scores(kind)
     for ratio in RATIOS:
         expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
         assert chosen_entries(select(scores, ratio=ratio), scores) == expected
+    assert len(asked) == len(RATIOS) - 1  # nothing is sought for the ratio 0
 
 
 @pytest.mark.parametrize("deviations", [0, 1e-3, 6])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_that_misleads_changes_nothing(kind: str, deviations: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAMPLED", 8)
-    monkeypatch.setattr(module, "_WIDEST", 1)
     monkeypatch.setattr(module, "_DEVIATIONS", deviations)
+    asked = asked_brackets(monkeypatch)
     scores = make_scores(kind)
     for ratio in RATIOS:
         expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
         assert chosen_entries(select(scores, ratio=ratio), scores) == expected
+    if (kind, deviations) == ("distinct", 0):
+        assert len(asked) > len(RATIOS)  # it did mislead
 
 
-@pytest.mark.parametrize("sampled", range(40, 400, 20))
-def test_a_sample_walks_through_every_column(sampled: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns differ as in a real matrix, whose width has factors 2 and 3: a step with those would see some alone."""
-    monkeypatch.setattr(module, "_SAMPLED", sampled)
-    monkeypatch.setattr(module, "_radix_select", lambda *_: pytest.fail("the sample saw other columns"))
+@pytest.mark.parametrize("width", [24, 64, 768])
+def test_a_sample_walks_through_every_column(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns differ as in a real matrix: a step with a factor of the width would see some alone."""
+    monkeypatch.setattr(module, "_SAMPLED", 400)
     generator = torch.Generator().manual_seed(0)
-    tensor = torch.rand(200, 24, generator=generator) / 2 + torch.arange(24) % 3
-    parameter = EligibleParameter("wide", (200, 24), 0, "word_embeddings")
-    monkeypatch.setattr(module, "_WIDEST", 1)
-    selection = select([(parameter, tensor)], ratio=0.5)
-    assert chosen_entries(selection, [(parameter, tensor)]) == full_sort([(parameter, tensor)], 0.5, "global", [0])
+    tensor = torch.rand(200, width, generator=generator) / 2 + torch.arange(width) % 3
+    low, high = module._bracket([(EligibleParameter("wide", (200, width), 0, "word_embeddings"), tensor)], 100 * width)
+    bits = np.sort(tensor.flatten().numpy().view(np.uint32))
+    assert low <= bits[100 * width] <= high
+    assert np.count_nonzero((bits >= low) & (bits <= high)) < len(bits) / 2
 
 
-def test_a_million_different_scores_are_passed_over_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def read_entries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the length of every chunk that the selection reads."""
     read: list[int] = []
     whole = module._chunks
 
-    def chunks(bits: np.ndarray, *size: int) -> object:
-        read.append(len(bits))
-        return whole(bits, *size)
+    def chunks(group: list[Scored]) -> Iterator[module.Chunk]:
+        for parameter, bits in whole(group):
+            read.append(len(bits))
+            yield parameter, bits
 
     monkeypatch.setattr(module, "_chunks", chunks)
+    return read
+
+
+def test_a_million_different_scores_are_passed_over_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = read_entries(monkeypatch)
     tensor = torch.rand(1024, 1000, generator=torch.Generator().manual_seed(0))
     parameter = EligibleParameter("big", (1024, 1000), 0, "word_embeddings")
     selection = select([(parameter, tensor)], ratio=0.2)
@@ -122,11 +142,30 @@ def test_a_million_different_scores_are_passed_over_twice(monkeypatch: pytest.Mo
     assert set(np.flatnonzero(np.unpackbits(selection.bitmaps["big"], bitorder="little"))) == set(order)
 
 
+@pytest.mark.parametrize("values", [1, 2, 3, 1000])
+def test_values_that_many_entries_share_take_no_memory_and_two_passes(
+    values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_entries(monkeypatch)
+    tensor = torch.arange(2**22) * 7919 % values / 1000
+    parameter = EligibleParameter("big", (2**22,), 0, "word_embeddings")
+    for ratio in (0.2, 0.5, 0.9):
+        tracemalloc.start()
+        selection = select([(parameter, tensor)], ratio=ratio)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        order = np.argsort(-tensor.numpy(), kind="stable")[: round(ratio * 2**22)]
+        expected = np.zeros(2**22, dtype=bool)
+        expected[order] = True
+        assert (selection.bitmaps["big"] == np.packbits(expected, bitorder="little")).all()
+        assert peak < tensor.nbytes
+    assert sum(read) == 3 * 2 * 2**22
+
+
 @pytest.mark.parametrize("chunk", [8, 16])
 @pytest.mark.parametrize("kind", ["heavy ties", "all equal", "distinct"])
 def test_chunks_do_not_change_the_selection(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
-    monkeypatch.setattr(module, "_COUNTED", chunk)
     scores = make_scores(kind)
     for ratio in RATIOS:
         expected = full_sort(scores, ratio, "global", SEGMENTS["all"])
@@ -169,65 +208,6 @@ def test_selection_needs_little_memory() -> None:
     assert peak < tensor.nbytes  # far from the 8 bytes an entry of a sort's indices
 
 
-@pytest.mark.parametrize(
-    ("last", "lower", "middle", "higher"),
-    [
-        (12, [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]),
-        (13, [1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13]),
-        (14, [1, 2, 3, 4], [5, 6, 7, 8, 9, 10], [11, 12, 13, 14]),
-        (5, [1], [2, 3, 4], [5]),
-        (3, [1], [2], [3]),
-    ],
-)
-def test_thirds(last: int, lower: list[int], middle: list[int], higher: list[int]) -> None:
-    for embeddings in (True, False):
-        eligible = parameters(last, embeddings)
-        assert segment(eligible, "lower") == lower
-        assert segment(eligible, "middle") == middle
-        assert segment(eligible, "higher") == higher
-        assert segment(eligible, "all") == [0] * embeddings + lower + middle + higher
-
-
-@pytest.mark.parametrize("last", [1, 2])
-def test_fewer_than_three_layers_are_all_in_the_middle(last: int) -> None:
-    assert segment(parameters(last), "middle") == list(range(1, last + 1))
-    for name in ("lower", "higher"):
-        with pytest.raises(InputError, match=f"'{name}' names no layer; the eligible layers are 0"):
-            segment(parameters(last), name)
-
-
-def test_lists_of_layers() -> None:
-    eligible = parameters(12)
-    assert segment(eligible, "5-8") == [5, 6, 7, 8]
-    assert segment(eligible, "8, 1,3,3-4") == [1, 3, 4, 8]
-    assert segment(eligible, "0") == [0]
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ("", "'' is not a segment"),
-        ("upper", "'upper' is not a segment"),
-        ("1,,2", "not a segment"),
-        ("-1", "not a segment"),
-        ("1-2-3", "not a segment"),
-        ("6", "there is no layer 6; the eligible layers are 0 (the embeddings) and 1 to 5"),
-        ("4-999999", "there is no layer 6"),
-        ("4-2", "'4-2' names no layer"),
-    ],
-)
-def test_bad_segments_are_refused(layers: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        select(make_scores("distinct"), ratio=0.5, layers=layers)
-    assert message in str(caught.value)
-    assert "1 to 5" in str(caught.value)
-
-
-def test_embeddings_that_are_not_eligible_cannot_be_named() -> None:
-    with pytest.raises(InputError, match=r"there is no layer 0; the eligible layers are 1 to 5"):
-        select(make_scores("distinct", embeddings=False), ratio=0.5, layers="0")
-
-
 @pytest.mark.parametrize("ratio", [-0.01, 1.01, math.nan, math.inf, -math.inf])
 def test_bad_ratios_are_refused(ratio: float) -> None:
     with pytest.raises(InputError, match=r"give a number from 0 to 1"):
@@ -246,6 +226,15 @@ def test_bad_scores_are_refused_by_name(bad: float, ratio: float) -> None:
     scores[4][1][0] = bad
     with pytest.raises(InputError, match=r"the scores of 1\.dense\.weight hold a negative, infinite or NaN value"):
         select(scores, ratio=ratio)
+
+
+def test_scores_that_are_mostly_infinite_are_refused_by_name() -> None:
+    """The sample then says that the threshold is infinite, which must not hide what is wrong."""
+    scores = make_scores("distinct")
+    for _, tensor in scores[1:]:
+        tensor.fill_(math.inf)
+    with pytest.raises(InputError, match="the scores of position hold a negative, infinite or NaN value"):
+        select(scores, ratio=0.01)
 
 
 def test_scores_of_another_type_or_shape_are_refused_by_name() -> None:

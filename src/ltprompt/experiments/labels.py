@@ -40,7 +40,7 @@ def other_template(spec: RunSpec) -> str:
 
 def is_lottery(spec: RunSpec) -> bool:
     """Whether a run trains a winning ticket: the entries that moved most in stage 1, or such tickets combined."""
-    return trains_ticket(spec) and spec.ticket is not None and spec.ticket.select in ("delta", *COMBINATIONS)
+    return trains_ticket(spec) and spec.ticket is not None and spec.ticket.criterion in ("delta", *COMBINATIONS)
 
 
 def is_control(spec: RunSpec) -> bool:
@@ -65,7 +65,7 @@ def cut_label(ticket: TicketSpec) -> str:
     """Return how a ticket is cut where that is not the paper's way: decoupled, across all layers; else nothing."""
     layers = "" if ticket.layers == "all" else ticket.layers
     parts = (
-        ticket.select if ticket.select in COMBINATIONS else "",
+        ticket.criterion if ticket.criterion in COMBINATIONS else "",
         "" if ticket.strategy == "decoupled" else ticket.strategy,
         f"layers {layers}" if layers[:1].isdigit() else layers,
         "" if ticket.scope == "global" else f"scope {ticket.scope}",
@@ -87,8 +87,8 @@ def place(spec: RunSpec) -> tuple[int, int, str, float, str]:
     if is_lottery(spec):
         return 1, 0, template, *cut
     if is_control(spec):
-        select = spec.ticket.select if spec.ticket else ""
-        return 2, _rank(select, CONTROLS), f"{select}{template}", *cut
+        criterion = spec.ticket.criterion if spec.ticket else ""
+        return 2, _rank(criterion, CONTROLS), f"{criterion}{template}", *cut
     return 3, _rank(spec.method, _OTHERS), spec.method, *cut
 
 
@@ -96,7 +96,7 @@ def _label(spec: RunSpec, special: str) -> str:
     template, trains = other_template(spec), spec.method.partition("+")[2]
     name = _TRAINED.get(trains, trains) if template else _NAMES.get(spec.method, spec.method)
     if is_control(spec) and spec.ticket is not None:
-        name = spec.ticket.select.capitalize()
+        name = spec.ticket.criterion.capitalize()
     ratio = f" {percent(spec.ticket.ratio)}" if spec.ticket else ""
     beside = ", ".join(part for part in (template, special) if part)
     return name + ratio + (f" ({beside})" if beside else "")

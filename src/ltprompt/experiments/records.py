@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import AliasChoices, Field
+
 from ltprompt.files.artifacts import canonical_json, sha256
 from ltprompt.settings import Frozen
 
@@ -46,13 +48,13 @@ class DataRef(Frozen):
 class TicketSpec(Frozen):
     """How a ticket is cut.
 
-    select: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``. strategy: of stage
-    1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as `select` takes them. seed: of a random
-    choice, else None. sha256: digest of the ticket's contents, empty until it is made. name: of the file of a
-    ready ticket, for people and no part of the identity.
+    criterion: ``delta`` (movement in stage 1), ``random``, ``magnitude``, ``gradient`` or ``fisher``; stored as
+    ``select``. strategy: of stage 1, ``decoupled``, ``tied`` or ``frozen-embeddings``. ratio, scope, layers: as
+    `selection.select` takes them. seed: of a random choice, else None. sha256: digest of the ticket's contents, empty
+    until it is made. name: of the file of a ready ticket, for people and no part of the identity.
     """
 
-    select: str
+    criterion: str = Field(validation_alias=AliasChoices("select", "criterion"), serialization_alias="select")
     strategy: str
     ratio: float
     scope: str

@@ -12,7 +12,7 @@ from ltprompt.backbone.model import Backbone
 from ltprompt.backbone.parameters import EligibleParameter
 from ltprompt.errors import InputError, choices
 from ltprompt.stage1.embedding_rows import GrowingRows
-from ltprompt.tickets.ticket import STRATEGIES
+from ltprompt.tickets.header import STRATEGIES
 
 BLOCK = 256  # rows
 

@@ -22,16 +22,9 @@ from ltprompt.files.artifacts import (
     write_json,
     write_tensors,
 )
+from ltprompt.tickets.header import CRITERIA, STRATEGIES, Header, read_field
 from ltprompt.tickets.selection import Scope, select
-from ltprompt.tickets.ticket import (
-    CRITERIA,
-    STRATEGIES,
-    Ticket,
-    criterion_fields,
-    read_criterion,
-    read_field,
-    read_parameters,
-)
+from ltprompt.tickets.ticket import Ticket
 
 KIND = "scores"
 DIGEST_KEY = "scores_sha256"
@@ -102,13 +95,8 @@ class Scores:
     def save(self, directory: Path | str, record: Mapping[str, Any]) -> None:
         """Write ``scores.safetensors``, then ``scores.json`` with the record and the digest. Raises `OutputError`."""
         directory = Path(directory)
-        metadata = {
-            "parameters": [parameter.to_json() for parameter in self.parameters],
-            "strategy": self.strategy,
-            "fingerprint": self.fingerprint,
-            **criterion_fields(self.criterion, self.seed),
-        }
-        digest = write_tensors(directory / SCORES_TENSORS, KIND, self.tensors, metadata)
+        header = Header(self.parameters, self.strategy, self.fingerprint, self.criterion, self.seed)
+        digest = write_tensors(directory / SCORES_TENSORS, KIND, self.tensors, header.to_json())
         try:
             write_json(directory / SCORES_RECORD, {**record, DIGEST_KEY: digest})
         except OutputError:
@@ -125,18 +113,16 @@ class Scores:
         path = _tensors_path(path)
         file = TensorFile(path, KIND)
         file.verify()
-        parameters = read_parameters(file)
-        if file.names != {parameter.name for parameter in parameters}:
+        header = Header.read(file)
+        if file.names != {parameter.name for parameter in header.parameters}:
             raise file.damaged("its tensors are not those of its eligible set")
-        strategy = read_field(file, "strategy", str)
-        if strategy not in STRATEGIES:
-            raise file.damaged(f"its strategy {strategy!r} is unknown")
         digest = read_field(file, "sha256", str)
         _check_record(path, digest)
         # safetensors maps the file: a tensor that is not used is not read
-        tensors = {p.name: file.get(p.name, shape=p.shape, dtype=torch.float32) for p in parameters}
-        fingerprint = read_field(file, "fingerprint", str)
-        return cls(parameters, tensors, strategy, fingerprint, digest, *read_criterion(file, CRITERIA))
+        tensors = {p.name: file.get(p.name, shape=p.shape, dtype=torch.float32) for p in header.parameters}
+        return cls(
+            header.parameters, tensors, header.strategy, header.fingerprint, digest, header.criterion, header.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -159,11 +145,11 @@ def read_origin(path: Path | str) -> Origin:
     record = read_json(record_path, "the record of the scores")
     settings = record.get("settings")
     length = settings.get("max_length") if isinstance(settings, dict) else None
-    found = Origin(record.get("backbone") or None, record.get("revision"), length)
-    names = (found.backbone, found.revision)
+    origin = Origin(record.get("backbone") or None, record.get("revision"), length)
+    names = (origin.backbone, origin.revision)
     if not all(isinstance(name, (str, NoneType)) for name in names) or not isinstance(length, (int, NoneType)):
         raise FileFormatError(f"{record_path} was altered; copy it again or find the scores anew")
-    return found
+    return origin
 
 
 def check_criterion(criterion: str, *, seed: object, backbone: object, texts: object, lines: object) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
 from types import NoneType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from torch import Tensor
 from ltprompt.backbone.parameters import EligibleParameter, total
 from ltprompt.errors import InputError, MismatchError, choices
 from ltprompt.files.artifacts import TensorFile, write_tensors
+from ltprompt.tickets.header import CRITERIA, Header, read_field
 from ltprompt.tickets.selection import SCOPES, Bitmap
 
 KIND = "ticket"
 READY = {f"mini-{size}": Path(__file__).parents[1] / "mini" / f"ticket-{size}.safetensors" for size in (20, 75)}
-STRATEGIES = ("decoupled", "tied", "frozen-embeddings")
-CRITERIA = ("delta", "random", "magnitude", "gradient", "fisher")
 COMBINATIONS = ("union", "intersection")
 MIXED = "mixed"  # scope or layers of a combination of tickets that differ in it
 
@@ -100,16 +99,13 @@ class Ticket:
         """Write the ticket; equal tickets give equal bytes. Raises `OutputError`."""
         tensors = {name: torch.from_numpy(bitmap) for name, bitmap in self.bitmaps.items()}
         metadata = {
-            "parameters": [parameter.to_json() for parameter in self.parameters],
+            **Header(self.parameters, self.strategy, self.fingerprint, self.criterion, self.seed).to_json(),
             "counts": {name: count for name, count in self._counts.items() if count},
-            "fingerprint": self.fingerprint,
-            "strategy": self.strategy,
             "ratio": float(self.ratio),  # 1 and 1.0 must give the same bytes
             "scope": self.scope,
             "layers": self.layers,
             "zero_entries": self.zero_entries,
             "scores_sha256": self.scores_sha256,
-            **criterion_fields(self.criterion, self.seed),
         }
         write_tensors(Path(path), KIND, tensors, metadata)
 
@@ -122,26 +118,24 @@ class Ticket:
         place = Path(path) if Path(path).exists() else READY.get(str(path), Path(path))
         with TensorFile(place, KIND, READY) as file:
             file.verify()
-            parameters = read_parameters(file)
-            strategy = read_field(file, "strategy", str)
-            criterion, seed = read_criterion(file, (*CRITERIA, *COMBINATIONS))
+            header = Header.read(file, (*CRITERIA, *COMBINATIONS))
             ticket = cls(
-                parameters=parameters,
-                bitmaps=_read_bitmaps(file, parameters),
-                tied=strategy == "tied",
-                fingerprint=read_field(file, "fingerprint", str),
-                strategy=strategy,
+                parameters=header.parameters,
+                bitmaps=_read_bitmaps(file, header.parameters),
+                tied=header.strategy == "tied",
+                fingerprint=header.fingerprint,
+                strategy=header.strategy,
                 ratio=float(read_field(file, "ratio", (float, int))),
                 scope=read_field(file, "scope", str),
                 layers=read_field(file, "layers", str),
                 zero_entries=read_field(file, "zero_entries", int),
                 scores_sha256=read_field(file, "scores_sha256", (str, NoneType)),
-                criterion=criterion,
-                seed=seed,
+                criterion=header.criterion,
+                seed=header.seed,
             )
-            scopes = (*SCOPES, MIXED) if criterion in COMBINATIONS else SCOPES
-            if ticket.strategy not in STRATEGIES or ticket.scope not in scopes or not 0 <= ticket.ratio <= 1:
-                raise file.damaged("its header holds an unknown strategy or scope, or a ratio outside [0, 1]")
+            scopes = (*SCOPES, MIXED) if ticket.criterion in COMBINATIONS else SCOPES
+            if ticket.scope not in scopes or not 0 <= ticket.ratio <= 1:
+                raise file.damaged("its header holds an unknown scope, or a ratio outside [0, 1]")
             if not 0 <= ticket.zero_entries <= ticket.size:
                 raise file.damaged(f"it tells of {ticket.zero_entries} zero-score entries among {ticket.size}")
             return ticket
@@ -174,47 +168,6 @@ def intersection(tickets: Sequence[Ticket]) -> Ticket:
 def popcount(bitmap: Bitmap) -> int:
     """Return the number of set bits."""
     return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
-
-
-def read_field(file: TensorFile, name: str, kind: type | tuple[type, ...]) -> Any:
-    """Return one field of an artifact's header. Raises `FileFormatError` where it is absent or of another type."""
-    value = file.metadata.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise file.damaged(f"its header holds no usable {name!r}")
-    return value
-
-
-def criterion_fields(criterion: str, seed: int | None) -> dict[str, Any]:
-    """Return the header fields of a criterion: none for ``delta``, whose files stay what they were without them."""
-    return {} if criterion == "delta" else {"criterion": criterion, "seed": seed}
-
-
-def read_criterion(file: TensorFile, known: Sequence[str]) -> tuple[str, int | None]:
-    """Return the criterion, one of `known`, and the seed in an artifact's header; (``delta``, None) where it has none.
-
-    Raises `FileFormatError` for another criterion, and for a seed missing with ``random`` or given with any other.
-    """
-    if "criterion" not in file.metadata:
-        return "delta", None
-    criterion = read_field(file, "criterion", str)
-    seed = read_field(file, "seed", (int, NoneType))
-    if criterion not in known or (seed is None) == (criterion == "random"):
-        raise file.damaged(f"its header holds the unknown criterion {criterion!r} with seed {seed}")
-    return criterion, seed
-
-
-def read_parameters(file: TensorFile) -> tuple[EligibleParameter, ...]:
-    """Return the eligible set in an artifact's header. Raises `FileFormatError` where it makes no sense."""
-    try:
-        parameters = tuple(EligibleParameter.from_json(data) for data in file.metadata["parameters"])
-        sound = len({p.name for p in parameters}) == len(parameters) > 0 and all(
-            p.layer >= 0 and all(side >= 0 for side in p.shape) for p in parameters
-        )
-    except (KeyError, TypeError) as error:
-        raise file.damaged("its header holds no usable eligible set") from error
-    if not sound:
-        raise file.damaged("its eligible set is empty, names a parameter twice or has a negative size or layer")
-    return parameters
 
 
 def _combined(tickets: Sequence[Ticket], criterion: str, operation: Callable[[Bitmap, Bitmap], Bitmap]) -> Ticket:

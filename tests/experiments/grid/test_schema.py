@@ -75,7 +75,7 @@ def test_axes_multiply_into_methods_called_by_their_names() -> None:
 def test_a_random_ticket_is_drawn_by_the_run_s_seed_unless_one_is_named() -> None:
     methods = [{"method": "ltp", "ratio": 0.2, "select": ["delta", "random"]}]
     found = [
-        (wish.seed, wish.ticket.select, wish.ticket.seed) for wish in parsed(shots=1, methods=methods) if wish.ticket
+        (wish.seed, wish.ticket.criterion, wish.ticket.seed) for wish in parsed(shots=1, methods=methods) if wish.ticket
     ]
     assert found == [
         (s, select, s if select == "random" else None) for s in (1, 2, 3) for select in ("delta", "random")
@@ -125,6 +125,8 @@ def test_tickets_without_runs() -> None:
         ({"methods": {"template": ["soft", "discrete"], "trains": "nothing"}}, "nothing to train"),
         ({"methods": {"template": "discreet"}}, "did you mean 'discrete'?"),
         ({"methods": {"lr": 1e-3}}, "method is missing; give its name, or template and trains"),
+        ({"methods": {"method": "ltp", "ratio": 0.2, "criterion": "fisher"}}, "unknown key"),
+        ({"methods": {"method": "ltp", "ratio": 0.2, "selekt": "fisher"}}, "did you mean 'select'?"),
         ({"methods": {"method": "ltp", "ratio": 0.2, "select": "fischer"}}, "did you mean 'fisher'?"),
         (
             {"methods": {"method": "ltp", "ratio": 1.2}},

@@ -75,9 +75,9 @@ def test_the_random_ticket_of_the_same_strategy_is_preferred() -> None:
     assert [against for _, _, against in pairs(both)] == ["Random 20 % (tied)"]
 
 
-@pytest.mark.parametrize("select", ["union", "intersection"])
-def test_combined_tickets_are_compared_as_winning_ones(select: str) -> None:
-    combined = ticket(0.341234567, select, name="both")
+@pytest.mark.parametrize("criterion", ["union", "intersection"])
+def test_combined_tickets_are_compared_as_winning_ones(criterion: str) -> None:
+    combined = ticket(0.341234567, criterion, name="both")
     control = some("ltp", 6, ticket=ticket(0.341234567, "random", seed=0))
     assert [against for _, _, against in pairs([some("ltp", ticket=combined), control, some(), some("ft", 9)])] == [
         "SP",

@@ -103,10 +103,10 @@ def test_a_run_is_what_the_library_does_by_hand(base: Path, finished: Path) -> N
         ticket = None
         if spec.ticket is not None:
             (path,) = (finished / "tickets").glob(
-                "*random-seed1*.safetensors" if spec.ticket.select == "random" else "*delta*.safetensors"
+                "*random-seed1*.safetensors" if spec.ticket.criterion == "random" else "*delta*.safetensors"
             )
             ticket = Ticket.load(path)
-            assert (ticket.criterion, ticket.ratio) == (spec.ticket.select, 0.3)
+            assert (ticket.criterion, ticket.ratio) == (spec.ticket.criterion, 0.3)
         classifier = PromptClassifier(
             backbone, "xnli", spec.method, ticket, epochs=2, lr=0.01, max_length=48, seed=spec.seed, language="en"
         )

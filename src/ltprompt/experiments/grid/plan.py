@@ -196,7 +196,7 @@ def _ticket_key(spec: TicketSpec | None) -> str:
 
 def _unmade(wish: TicketWish) -> TicketSpec:
     return TicketSpec(
-        select=wish.select,
+        criterion=wish.criterion,
         strategy=wish.strategy,
         ratio=wish.ratio,
         scope=wish.scope,

@@ -19,8 +19,8 @@ from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
 from ltprompt.settings import ScoresSettings, Settings, TrainSettings
 from ltprompt.stage2.methods import TEMPLATES, TRAINS, choose_method, find_method
+from ltprompt.tickets.header import CRITERIA, STRATEGIES
 from ltprompt.tickets.selection import SCOPES
-from ltprompt.tickets.ticket import CRITERIA, STRATEGIES
 
 LAYOUTS = (*TABLES, *FIGURES)
 GRIDS = "ltprompt.experiments.shipped"
@@ -59,7 +59,7 @@ def _as_problem() -> Iterator[None]:
 Method = Annotated[str, BeforeValidator(_method)]
 Template = Annotated[str, _known(TEMPLATES)]
 Trained = Annotated[str, _known(TRAINS)]
-Select = Annotated[str, _known(CRITERIA)]
+Criterion = Annotated[str, _known(CRITERIA)]
 Strategy = Annotated[str, _known(STRATEGIES)]
 Scope = Annotated[Literal["global", "layer"], _known(SCOPES)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -71,10 +71,11 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class _TicketKeys(Settings):
     """How tickets are cut; every value may be a list.
 
-    select: what ranks the parameters. ticket_seed: of a random choice, the run's own seed where it is None.
+    criterion: what ranks the parameters, ``select`` in a grid. ticket_seed: of a random choice, the run's own seed
+    where it is None.
     """
 
-    select: Annotated[tuple[Select, ...], BeforeValidator(_listed)] = ("delta",)
+    criterion: Annotated[tuple[Criterion, ...], BeforeValidator(_listed), Field(validation_alias="select")] = ("delta",)
     strategy: Annotated[tuple[Strategy, ...], BeforeValidator(_listed)] = ("decoupled",)
     ratio: Annotated[tuple[Ratio, ...], BeforeValidator(_listed)] = ()
     scope: Annotated[tuple[Scope, ...], BeforeValidator(_listed)] = ("global",)
@@ -129,7 +130,9 @@ class MethodEntry(_TicketKeys, _TrainKeys):
         with _as_problem():
             names = ", ".join(self.chosen)
         trains_ticket = {find_method(name).trains == "ticket" for name in self.chosen}
-        cut = bool(self.ratio) or bool({"select", "strategy", "scope", "layers", "ticket_seed"} & self.model_fields_set)
+        cut = bool(self.ratio) or bool(
+            {"criterion", "strategy", "scope", "layers", "ticket_seed"} & self.model_fields_set
+        )
         if trains_ticket == {True} and bool(self.ratio) == bool(self.ticket):
             raise ValueError(f"{names} needs a ratio, such as ratio: 0.2, or a ready ticket's file")
         if self.ticket and cut:
@@ -209,7 +212,7 @@ class TicketWish:
     backbone: str
     revision: str | None
     scores: ScoresSection | None
-    select: str = "delta"
+    criterion: str = "delta"
     strategy: str = "decoupled"
     ratio: float = 0.0
     scope: Literal["global", "layer"] = "global"
@@ -336,7 +339,7 @@ def _keys_at(steps: Sequence[str]) -> list[str]:
     models: dict[str, type[Settings]] = {"methods": MethodEntry, "tickets": TicketEntry, "scores": ScoresSection}
     for step in reversed(steps):
         if step in models:
-            return sorted(models[step].model_fields)
+            return sorted(str(field.validation_alias or name) for name, field in models[step].model_fields.items())
     shared = sorted({"name", "layouts", *Part.model_fields})
     return shared if PARTS in steps else sorted({*shared, *Grid.model_fields})
 
@@ -356,11 +359,11 @@ def _tickets(entry: _TicketKeys, part: Part, backbone: str, seed: int) -> list[A
     if not entry.ratio:
         return [None]
     found = []
-    axes = product(entry.select, entry.strategy, entry.ratio, entry.scope, entry.layers, entry.ticket_seed)
-    for select, strategy, ratio, scope, layers, ticket_seed in axes:
-        drawn = (seed if ticket_seed is None else ticket_seed) if select == "random" else None
+    axes = product(entry.criterion, entry.strategy, entry.ratio, entry.scope, entry.layers, entry.ticket_seed)
+    for criterion, strategy, ratio, scope, layers, ticket_seed in axes:
+        drawn = (seed if ticket_seed is None else ticket_seed) if criterion == "random" else None
         found.append(
-            TicketWish(backbone, part.revision, part.scores, select, strategy, ratio, scope, layers, drawn)
+            TicketWish(backbone, part.revision, part.scores, criterion, strategy, ratio, scope, layers, drawn)
         )  # fmt: skip
     return found
 

@@ -52,13 +52,13 @@ class Tickets:
     def problems(self, wish: TicketWish) -> list[str]:
         """Return why a ticket could not be made, as far as can be told before."""
         checks = [partial(self.make, wish)] if wish.scores is None else self._checks(wish, wish.scores)
-        found = []
+        problems = []
         for check in checks:
             try:
                 check()
             except (InputError, MismatchError) as error:
-                found.append(str(error))
-        return found
+                problems.append(str(error))
+        return problems
 
     def describe(self, wish: TicketWish) -> TicketSpec | None:
         """Return what a ticket is, or None where it has not been made yet."""
@@ -94,7 +94,7 @@ class Tickets:
     def name(self, wish: TicketWish) -> str:
         """Return the name of a cut ticket's files: how it is cut, and the start of its scores' identity."""
         seed = "" if wish.seed is None else f"-seed{wish.seed}"
-        cut = f"{wish.strategy}-{wish.select}{seed}-{wish.ratio!r}-{wish.scope}-{wish.layers.replace(',', '+')}"
+        cut = f"{wish.strategy}-{wish.criterion}{seed}-{wish.ratio!r}-{wish.scope}-{wish.layers.replace(',', '+')}"
         return f"{cut}-{self._scores_identity(wish)[:12]}"
 
     def lacks_scores(self, wish: TicketWish) -> bool:
@@ -102,7 +102,7 @@ class Tickets:
         if (
             wish.scores is None
             or wish.scores.folder
-            or wish.select == "random"
+            or wish.criterion == "random"
             or self.folder.has_ticket_record(self.name(wish))
         ):
             return False
@@ -131,34 +131,34 @@ class Tickets:
             checks.append(partial(self._find, wish))
         else:
             checks.append(partial(backbone.check_length, _settings(wish).max_length))
-        if section.folder is None or wish.select in READ_TEXT:
+        if section.folder is None or wish.criterion in READ_TEXT:
             checks.append(partial(self._text, section))
         return checks
 
     def _record(self, name: str, ticket: Ticket, shown: str = "") -> None:
-        found = distribution(ticket).to_json()
+        by_part = distribution(ticket).to_json()
         self.folder.write_ticket_record(
-            name, TicketRecord(spec=spec_of(ticket, shown), fingerprint=ticket.fingerprint, distribution=found)
+            name, TicketRecord(spec=spec_of(ticket, shown), fingerprint=ticket.fingerprint, distribution=by_part)
         )
 
     def _cut(self, wish: TicketWish) -> Ticket:
-        scores = self._criterion(wish)
+        scores = self._ranking(wish)
         with self.backbones.phase(f"cutting ticket {self.name(wish)}"):
             return scores.select(wish.ratio, wish.scope, wish.layers)
 
-    def _criterion(self, wish: TicketWish) -> Scores:
+    def _ranking(self, wish: TicketWish) -> Scores:
         """Return the scores that a ticket is cut from; random ones need no stage 1."""
-        if wish.select == "random":
+        if wish.criterion == "random":
             parameters = trainable(self._backbone(wish), wish.strategy)
             return random_scores(parameters, wish.strategy, self._fingerprint(wish), wish.seed or 0)
         scores = self._find(wish)
-        if wish.select == "delta":
+        if wish.criterion == "delta":
             return scores
-        backbone = self._backbone(wish) if wish.select in READ_WEIGHTS else None
-        with self.backbones.phase(f"scores by {wish.select}"):
+        backbone = self._backbone(wish) if wish.criterion in READ_WEIGHTS else None
+        with self.backbones.phase(f"scores by {wish.criterion}"):
             return find_criterion(
-                scores, wish.select, backbone=backbone,
-                texts=self._text(wish.scores)[0] if wish.scores is not None and wish.select in READ_TEXT else None,
+                scores, wish.criterion, backbone=backbone,
+                texts=self._text(wish.scores)[0] if wish.scores is not None and wish.criterion in READ_TEXT else None,
                 compute=self.backbones.compute,
                 max_length=read_origin(self._scores_place(wish)).max_length,
             )  # fmt: skip
@@ -167,13 +167,13 @@ class Tickets:
         place = self._scores_place(wish)
         if place not in self._scores:
             self._scores[place] = Scores.load(place) if (place / SCORES_TENSORS).is_file() else self._stage_one(wish)
-        found = self._scores[place]
-        if found.fingerprint != self._fingerprint(wish) or found.strategy != wish.strategy:
+        scores = self._scores[place]
+        if scores.fingerprint != self._fingerprint(wish) or scores.strategy != wish.strategy:
             raise MismatchError(
-                f"{place} holds scores of strategy {found.strategy} and backbone {found.fingerprint[:12]}, "
+                f"{place} holds scores of strategy {scores.strategy} and backbone {scores.fingerprint[:12]}, "
                 f"not of {wish.strategy} and {self._fingerprint(wish)[:12]}; name another scores.folder"
             )
-        return found
+        return scores
 
     def _stage_one(self, wish: TicketWish) -> Scores:
         assert wish.scores is not None
@@ -205,7 +205,7 @@ class Tickets:
         What reads text beside the user's scores is known by text and precision too.
         """
         assert wish.scores is not None
-        reads_text = wish.scores.folder is None or wish.select in READ_TEXT
+        reads_text = wish.scores.folder is None or wish.criterion in READ_TEXT
         text, dtype = self._text(wish.scores)[1] if reads_text else "", self.backbones.compute.dtype_name
         if wish.scores.folder is not None:
             return sha256(canonical_json([self._find(wish).sha256, text, dtype if reads_text else ""]))
@@ -245,7 +245,7 @@ def digest(ticket: Ticket) -> str:
 def spec_of(ticket: Ticket, name: str = "") -> TicketSpec:
     """Return what a ticket is, for records. name: of a ready ticket's file."""
     return TicketSpec(
-        select=ticket.criterion,
+        criterion=ticket.criterion,
         strategy=ticket.strategy,
         ratio=ticket.ratio,
         scope=ticket.scope,

@@ -137,7 +137,7 @@ def _strategy(row: Row) -> str | None:
 def _like(row: Row, other: Row) -> bool:
     """Whether another row has, in the same template, a random ticket of as many entries of the same parameters."""
     mine, theirs = row.spec.ticket, other.spec.ticket
-    if mine is None or theirs is None or not is_control(other.spec) or theirs.select != "random":
+    if mine is None or theirs is None or not is_control(other.spec) or theirs.criterion != "random":
         return False
     if other.spec.method != row.spec.method:
         return False

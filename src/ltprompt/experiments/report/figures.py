@@ -136,7 +136,7 @@ def _ratios(means: Sequence[_Mean], seeds: int) -> Chart:
 
 
 def _distributions(tickets: Sequence[TicketRecord]) -> Chart | None:
-    moved = [ticket for ticket in tickets if ticket.spec.select == "delta"]
+    moved = [ticket for ticket in tickets if ticket.spec.criterion == "delta"]
     whole = [ticket for ticket in moved if ticket.spec.layers == "all"] or moved
     if not whole:
         return None

@@ -11,12 +11,13 @@ from ltprompt.experiments.records import FIGURES, TABLES, Results
 from ltprompt.experiments.report.comparisons import Comparison, compare_rows
 from ltprompt.experiments.report.figures import Chart, build_chart
 from ltprompt.experiments.report.tables import Table, build_table, table_languages, table_rows
-from ltprompt.experiments.report.writers.chart import FORMS, draw_chart
+from ltprompt.experiments.report.writers.chart import draw_chart
 from ltprompt.experiments.report.writers.csv import comparisons_csv, tidy_csv
 from ltprompt.experiments.report.writers.html import chart_section, html_page, table_section, text_section
 from ltprompt.experiments.report.writers.latex import latex_page
 from ltprompt.experiments.report.writers.text import show_chart, show_comparisons, show_table
 from ltprompt.files.artifacts import REPORT_COMPARISONS, REPORT_CSV, REPORT_HTML, REPORT_LATEX, atomic_path, write_text
+from ltprompt.tickets.chart import FORMS
 
 LAYOUTS = {**TABLES, **FIGURES}
 _NOTHING = "No finished run or ticket of the grid belongs here yet."

@@ -90,7 +90,7 @@ def _family(spec: RunSpec, names: Mapping[str, str]) -> tuple[Hashable, ...]:
     ticket = spec.ticket
     if ticket is None:
         return spec.setting, spec.method
-    cut = (ticket.select, ticket.strategy, ticket.ratio, ticket.scope, ticket.layers)
+    cut = (ticket.criterion, ticket.strategy, ticket.ratio, ticket.scope, ticket.layers)
     return spec.setting, spec.method, cut, names[ticket.sha256]
 
 
@@ -164,7 +164,7 @@ def _training_data(spec: RunSpec) -> dict[str, str]:
 
 def _ticket_data(spec: RunSpec) -> dict[str, str]:
     # Random tickets are drawn anew, as seeds are.
-    return {"ticket": spec.ticket.sha256} if spec.ticket and spec.ticket.select != "random" else {}
+    return {"ticket": spec.ticket.sha256} if spec.ticket and spec.ticket.criterion != "random" else {}
 
 
 def _test_data(spec: RunSpec) -> dict[str, str]:

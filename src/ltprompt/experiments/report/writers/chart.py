@@ -1,55 +1,34 @@
-"""Drawing charts as PNG and PDF: readable at column width, in colours that the colour-blind can tell apart."""
+"""Drawing a report's charts as PNG and PDF, in the style of `ltprompt.tickets.chart`."""
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ltprompt.errors import InputError, choices
 from ltprompt.experiments.report.figures import Chart, Curve
+from ltprompt.tickets.chart import COLOURS, add_legend, draw_bars, open_figure, render, rule_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# No time and no program in the file: the same chart gives the same bytes.
-FORMS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-# Okabe and Ito's palette without its yellow, which is too light for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^DvPX"
 _STYLES = ("-", "--", "-.", ":")
-_SIZE = 8  # points
-_LEGEND_HEIGHT = 0.16  # inches a line of the legend
 
 
 def draw_chart(chart: Chart, form: str) -> bytes:
     """Return a chart as the bytes of a PNG or PDF file. Raises `InputError` for another form."""
-    if form not in FORMS:
-        raise InputError(f"cannot draw a chart as {form!r}: {choices(form, FORMS)}")
-    # imported here: a command that draws nothing should not wait for matplotlib
-    from matplotlib import rc_context
-
-    out = io.BytesIO()
-    with rc_context({"font.size": _SIZE, "axes.linewidth": 0.6, "pdf.fonttype": 42}):
-        _figure(chart).savefig(out, format=form, dpi=300, metadata=FORMS[form])
-    return out.getvalue()
+    return render(lambda: _figure(chart), form)
 
 
 def _figure(chart: Chart) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = 2 if len(chart.curves) > 1 and max(len(curve.label) for curve in chart.curves) < 22 else 1
-    legend = _LEGEND_HEIGHT * -(-len(chart.curves) // columns)
-    figure = Figure(figsize=(3.4, 2.4 + legend), layout="constrained")
-    FigureCanvasAgg(figure)
+    labels = [curve.label for curve in chart.curves]
+    figure = open_figure(labels, 2.4)
     axes = figure.subplots()
     (_bars if chart.bars else _lines)(axes, chart)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=_SIZE - 1)
+    rule_axes(axes)
+    add_legend(figure, labels)
     return figure
 
 
@@ -60,9 +39,9 @@ def _lines(axes: Axes, chart: Chart) -> None:
             [point.y for point in curve.points],
             [point.deviation or 0 for point in curve.points],
             label=curve.label,
-            color=_COLOURS[index % len(_COLOURS)],
+            color=COLOURS[index % len(COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
-            linestyle=_STYLES[index // len(_COLOURS) % len(_STYLES)],
+            linestyle=_STYLES[index // len(COLOURS) % len(_STYLES)],
             markersize=3.5,
             linewidth=1.1,
             elinewidth=0.6,
@@ -85,15 +64,6 @@ def _beside(chart: Chart, curve: Curve, places: float) -> list[float]:
 def _bars(axes: Axes, chart: Chart) -> None:
     from matplotlib.ticker import EngFormatter
 
-    width = 0.8 / len(chart.curves)
-    for index, curve in enumerate(chart.curves):
-        offset = (index - (len(chart.curves) - 1) / 2) * width
-        axes.bar(
-            [chart.ticks.index(point.x) + offset for point in curve.points],
-            [point.y for point in curve.points],
-            width,
-            label=curve.label,
-            color=_COLOURS[index % len(_COLOURS)],
-        )
-    axes.set_xticks(range(len(chart.ticks)), [f"{tick:.10g}" for tick in chart.ticks])
+    bars = [(curve.label, {point.x: point.y for point in curve.points}) for curve in chart.curves]
+    draw_bars(axes, chart.ticks, bars)
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
