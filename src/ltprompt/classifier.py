@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ltprompt.adapter import Adapter, revert
+from ltprompt.adapter import Adapter
 from ltprompt.backbone.changes import Change
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute, resolve, seeded
@@ -57,7 +57,6 @@ def find_scores(
     settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
     backbone.check_length(settings.max_length)
     fingerprint, text_hash = backbone.fingerprint, text_sha256(texts)
-    revert(backbone)
     corpus = TokenizedCorpus.build(texts, backbone.tokenizer, max_length=settings.max_length)
     trained, held = split_lines(len(corpus), settings.held_out, settings.seed)
     steps = settings.steps or settings.epochs * math.ceil(len(trained) / settings.batch_size)
@@ -203,13 +202,13 @@ class PromptClassifier:
         rows = rows_from(train, self.task)
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
-        revert(self.backbone)
-        fingerprint, beside = self.backbone.fingerprint, self._beside()
+        fingerprint = self.backbone.fingerprint  # before training
         weights_of_method = training_weights(
             self.method, self.backbone, ticket=self.ticket, words=self._words(examples), outputs=self.reader.outputs,
             size=self.size, seed=self.settings.seed,
         )  # fmt: skip
         with weights_of_method as weights:
+            beside = self._beside()
             optimizer = build_optimizer(self.recipe, weights, beside, self.backbone.norms)
             epochs, kept = tune(
                 self.reader, weights, beside, optimizer, examples, held, self.recipe,
@@ -311,7 +310,7 @@ class PromptClassifier:
         device, dtype = backbone.device, backbone.word_embeddings.weight.dtype
         if self.method.style == "plain":
             with seeded(seed):
-                head = PooledClassifier(backbone.hidden, len(self.task.labels), backbone.spread)
+                head = PooledClassifier(backbone.hidden_size, len(self.task.labels), backbone.init_std)
             return head.to(device, dtype)
         if not self.template.prompt_length:
             return None
@@ -362,9 +361,10 @@ class PromptClassifier:
 
     def _probabilities(self, rows: Rows, on_examples: Callable[[int], None] | None) -> np.ndarray:
         adapter = self._trained()
-        adapter.apply(self.backbone)
+        examples = self.template.encode(rows.texts)
         prompt = adapter.prompt.to(self.backbone.device) if len(adapter.prompt) else None
-        return softmax(self.reader.predict(self.template.encode(rows.texts), prompt, on_batch=on_examples))
+        with self.backbone.applied(adapter):
+            return softmax(self.reader.predict(examples, prompt, on_batch=on_examples))
 
 
 def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from ltprompt.backbone.model import Backbone, load_tokenizer
+from ltprompt.backbone.changes import Change
+from ltprompt.backbone.loading import load_tokenizer
+from ltprompt.backbone.model import Backbone
 from ltprompt.errors import BackboneError, InputError
 from ltprompt.packing.sequences import Sequences
 
@@ -46,6 +49,17 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     path.write_text(json.dumps(data), encoding="utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class AnyBackbones:
+    """Changes that no backbone refuses."""
+
+    changes: tuple[Change, ...]
+    moves_output: bool = True
+
+    def check(self, backbone: Backbone) -> None:
+        """Accept it."""
 
 
 def test_xlmr_base_has_277_414_656_eligible_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,10 +320,15 @@ def test_calls_that_set_truncation_and_padding_leave_the_fingerprint(kind: str) 
 
 
 def test_a_fingerprint_is_of_the_pretrained_weights_alone() -> None:
-    backbone = toy_backbone("bert")
-    backbone.applied = object()
-    with pytest.raises(RuntimeError, match="before an adapter is applied"):
-        _ = backbone.fingerprint
+    backbone, pristine = toy_backbone("bert"), toy_backbone("bert")
+    name = backbone.eligible[-1].name
+    with backbone.applied(AnyBackbones((Change(name, torch.tensor([0]), torch.tensor([7.0])),))):
+        assert backbone.parameters[name].view(-1)[0] == 7
+        with pytest.raises(InputError, match="this very thread"):
+            _ = backbone.fingerprint
+    assert backbone.fingerprint == pristine.fingerprint
+    with backbone.reserved(), torch.no_grad():  # known by now
+        assert backbone.fingerprint == pristine.fingerprint
 
 
 def test_tied_and_untied_are_told_apart(tmp_path: Path) -> None:

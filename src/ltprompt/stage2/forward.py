@@ -100,7 +100,7 @@ class Reader:
         if self.verbaliser is not None:
             return len(self.verbaliser.labels)
         assert folded is not None
-        return len(folded) - self.backbone.hidden
+        return len(folded) - self.backbone.hidden_size
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -149,6 +149,7 @@ def training_weights(
     gives it. seed: of what a method draws.
     """
     with ExitStack() as stack:
+        stack.enter_context(backbone.reserved())
         weights: PackedWeights | DenseWeights | PeftWeights
         if method.trains in ("ticket", "nothing"):
             master = backbone.word_embeddings.weight.dtype
