@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,5 +22,7 @@ def _often() -> Iterator[None]:
 
 def at_once(calls: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:
     """Return what each call returns; as many threads as calls, or as said, start together."""
-    with _often(), ThreadPoolExecutor(threads or len(calls)) as pool:
+    threads = threads or len(calls)
+    start = threading.Barrier(threads, timeout=300)
+    with _often(), ThreadPoolExecutor(threads, initializer=start.wait) as pool:
         return [future.result(300) for future in [pool.submit(call) for call in calls]]
