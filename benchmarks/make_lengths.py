@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.lengths import EXAMPLES, LINES, PATH, Lengths
-from ltprompt.backbone.model import MINI, load_tokenizer
+from ltprompt.backbone.loading import MINI, load_tokenizer
 from ltprompt.files.artifacts import atomic_path, canonical_json
 from ltprompt.stage1.corpus import TokenizedCorpus, read_lines
 from ltprompt.tasks import load_task, read_rows

@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFa
 
 from ltprompt.adapter import Adapter
 from ltprompt.backbone.changes import Change
-from ltprompt.backbone.model import MINI, Backbone
+from ltprompt.backbone.loading import MINI
+from ltprompt.backbone.model import Backbone
 from ltprompt.backbone.tokens import SpecialTokens, special_ids
 from ltprompt.errors import InputError, choices
 from ltprompt.files.artifacts import canonical_json, read_json, sha256, write_json

@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.threads import at_once
 from helpers.toy_classifiers import (
     CPU,
     OTHER,
@@ -28,6 +31,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ltprompt.adapter import Adapter, revert
+from ltprompt.backbone.changes import Change
 from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import FileFormatError, InputError, MismatchError
@@ -86,8 +90,8 @@ def test_applying_and_reverting_a_hundred_times_is_bitwise(kind: str, trained: s
     revert(backbone)
     revert(backbone)  # nothing is on it any more
     assert_same_bits(state(backbone), theta(kind))
-    assert backbone.applied is None
-    assert backbone.kept_output is None
+    assert backbone.overlay.on is None
+    assert backbone.overlay.kept_output is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +102,7 @@ def test_adapters_take_turns_on_one_backbone_bit_for_bit(kind: str) -> None:
     expected = {name: classifier.predict_proba(OTHER) for name, classifier in alone.items()}
     for name in [*TRAINED, *reversed(TRAINED), "ltp-tied", "ltp-decoupled", "prompt-only"]:
         assert np.array_equal(classifiers[name].predict_proba(OTHER), expected[name]), name
-        assert backbone.applied.adapter is classifiers[name].adapter  # type: ignore[attr-defined]
+        assert backbone.overlay.on is classifiers[name].adapter
     revert(backbone)
     assert_same_bits(state(backbone), theta(kind))
 
@@ -107,13 +111,119 @@ def test_training_takes_an_applied_adapter_off_first() -> None:
     backbone = toy_backbone("bert")
     classifier = toy_classifier(backbone, "sp")
     classifier.predict(OTHER)
-    assert backbone.applied is not None
+    assert backbone.overlay.on is classifier.adapter
     trained_next = toy_adapter(backbone, "ltp-decoupled")
     expected = toy_adapter(toy_backbone("bert"), "ltp-decoupled")
     assert torch.equal(trained_next.prompt, expected.prompt)
     for found, change in zip(trained_next.changes, expected.changes, strict=True):
         assert torch.equal(found.index, change.index)
         assert torch.equal(bits(found.values), bits(change.values))
+
+
+def test_four_threads_may_predict_first_on_one_classifier() -> None:
+    backbone = toy_backbone("bert")
+    classifier = toy_classifier(backbone, "sp")
+    expected = toy_classifier(toy_backbone("bert"), "sp").predict_proba(OTHER)
+    for _ in range(20):
+        for found in at_once([lambda: classifier.predict_proba(OTHER)] * 4):
+            assert np.array_equal(found, expected)
+        revert(backbone)
+        assert_same_bits(state(backbone), theta("bert"))
+
+
+def test_two_adapters_on_one_backbone_predict_from_several_threads() -> None:
+    backbone = toy_backbone("bert")
+    names = ["sp", "ltp-decoupled"]
+    classifiers = [toy_classifier(backbone, name, seed=seed) for seed, name in enumerate(names)]
+    expected = [classifier.predict_proba(OTHER) for classifier in classifiers]
+    calls = [lambda number=number: classifiers[number % 2].predict_proba(OTHER) for number in range(60)]
+    for number, found in enumerate(at_once(calls, threads=4)):
+        assert np.array_equal(found, expected[number % 2])
+    revert(backbone)
+    assert_same_bits(state(backbone), theta("bert"))
+
+
+def test_all_that_can_be_done_with_a_backbone_may_be_done_from_eight_threads() -> None:
+    backbone, names = toy_backbone("bert"), ["sp", "ltp-decoupled", "ltp-tied"]
+    classifiers = [toy_classifier(backbone, name, seed=seed) for seed, name in enumerate(names)]
+    answers = [classifier.predict_proba(OTHER) for classifier in classifiers]
+    measures = [classifier.evaluate({"en": OTHER}).to_json() for classifier in classifiers]
+    prompts = [classifier.adapter.prompt for classifier in classifiers]
+    fingerprint = backbone.fingerprint
+
+    def one(number: int) -> None:
+        which = number % 3
+        classifier, adapter = classifiers[which], classifiers[which].adapter
+        match number // 3 % 6:
+            case 0 | 1:
+                assert np.array_equal(classifier.predict_proba(OTHER), answers[which])
+            case 2:
+                assert classifier.evaluate({"en": OTHER}).to_json() == measures[which]
+            case 3:
+                again = toy_classifier(backbone, names[which], seed=which)
+                assert torch.equal(again.adapter.prompt, prompts[which])
+                assert np.array_equal(again.predict_proba(OTHER), answers[which])
+            case 4:
+                adapter.apply(backbone)
+            case 5:
+                adapter.revert(backbone)
+                revert(backbone)
+
+    at_once([lambda number=number: one(number) for number in range(54)], threads=8)
+    revert(backbone)
+    assert_same_bits(state(backbone), theta("bert"))
+    assert not backbone.training
+    backbone._fingerprint = None  # found anew
+    assert backbone.fingerprint == fingerprint
+
+
+def test_another_classifier_is_refused_in_a_training_s_own_thread_and_waits_in_others() -> None:
+    backbone = toy_backbone("bert")
+    other = toy_classifier(backbone, "ltp-decoupled")
+    expected, waiting = other.predict_proba(OTHER), []
+
+    def use(epoch: Any) -> None:
+        for call in (lambda: other.predict(OTHER), lambda: other.fit(TRAIN), lambda: other.adapter.apply(backbone)):
+            with pytest.raises(InputError, match="in training in this very thread"):
+                call()
+        waiting.append(pool.submit(other.predict_proba, OTHER))
+
+    with ThreadPoolExecutor(2) as pool:
+        trained = toy_classifier(backbone, "sp")
+        again = trained.adapter
+        trained.fit(TRAIN, on_epoch=use)
+        assert all(np.array_equal(future.result(300), expected) for future in waiting)
+    assert len(waiting) == 2
+    for found, change in zip(trained.adapter.changes, again.changes, strict=True):
+        assert torch.equal(bits(found.values), bits(change.values))
+
+
+@pytest.mark.parametrize("trained", ["ltp-decoupled", "sp"])
+@pytest.mark.parametrize("broken", [(1,), (3,), (3, 5)], ids=str)
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_adapter_that_is_interrupted_on_its_way_leaves_theta(
+    error: type[BaseException], broken: tuple[int, ...], trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off after the third write, and then again while the three are undone."""
+    backbone = toy_backbone("bert")
+    adapter, write, written = toy_adapter(backbone, trained), Change.write, []
+
+    def interrupted(self: Change, tensor: torch.Tensor) -> None:
+        write(self, tensor)
+        written.append(self.name)
+        if len(written) in broken:
+            raise error
+
+    monkeypatch.setattr(Change, "write", interrupted)
+    with pytest.raises(error):
+        adapter.apply(backbone)
+    assert backbone.overlay.on is None
+    if len(broken) > 1:
+        revert(backbone)  # does again what was broken off twice
+    assert_same_bits(state(backbone), theta("bert"))
+    assert backbone.overlay.kept_output is None
+    adapter.apply(backbone)
+    assert backbone.overlay.on is adapter
 
 
 @pytest.mark.parametrize("trained", ["ltp-decoupled", "ltp-tied", "sp"])

@@ -167,7 +167,7 @@ def test_merging_leaves_theta(kind: str, trained: str, used: bool, tmp_path: Pat
     classifier.merge(tmp_path / "merged")
     assert_same_bits(classifier.backbone.model.state_dict(), theta(kind))
     assert len(classifier.backbone.tokenizer) == tokens
-    assert (classifier.backbone.applied, classifier.backbone.kept_output) == (None, None)
+    assert (classifier.backbone.overlay.on, classifier.backbone.overlay.kept_output) == (None, None)
     if before is not None:
         assert np.array_equal(classifier.predict_proba(OTHER), before)
 

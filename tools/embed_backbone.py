@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from ltprompt.backbone.int8 import save_small
-from ltprompt.backbone.model import SMALL_WEIGHTS, Backbone, mini_folder
+from ltprompt.backbone.loading import SMALL_WEIGHTS, mini_folder
+from ltprompt.backbone.model import Backbone
 
 USAGE = "usage: python tools/embed_backbone.py FOLDER"
 

@@ -68,18 +68,15 @@ class Adapter:
     def apply(self, backbone: Backbone) -> None:
         """Put the changes on a backbone; an adapter that is on it is taken off first.
 
+        Where other threads use the backbone too, hold it: ``with backbone.applied(adapter):``.
         Raises `MismatchError` where the adapter belongs to another backbone.
         """
-        if isinstance(backbone.applied, Applied) and backbone.applied.adapter is self:
-            return
-        self.check(backbone)
-        revert(backbone)
-        backbone.applied = Applied.put_on(self, backbone)
+        with backbone.applied(self):
+            pass  # it stays on
 
     def revert(self, backbone: Backbone) -> None:
         """Take this adapter off a backbone, bit for bit; where it is not on it, nothing happens."""
-        if isinstance(backbone.applied, Applied) and backbone.applied.adapter is self:
-            backbone.applied.revert()
+        backbone.overlay.take_off(self)
 
     def check(self, backbone: Backbone) -> None:
         """Raise `MismatchError` unless the adapter was trained on this backbone."""
@@ -150,43 +147,9 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-@dataclass(frozen=True, eq=False)
-class Applied:
-    """An adapter on a backbone, with the values that stood there before."""
-
-    adapter: Adapter
-    backbone: Backbone
-    undo: tuple[Change, ...]
-
-    @classmethod
-    def put_on(cls, adapter: Adapter, backbone: Backbone) -> Applied:
-        """Write the changes; where they move only the input side of a tied matrix, keep the output side's rows."""
-        by_name = {change.name: change for change in adapter.changes}
-        if backbone.tied and not adapter.moves_output and backbone.word_name in by_name:
-            rows = torch.div(by_name[backbone.word_name].index.long(), backbone.width, rounding_mode="floor").unique()
-            rows = rows.to(backbone.device)
-            backbone.kept_output = (rows, backbone.word_embeddings.weight.detach()[rows].clone())
-        undo: list[Change] = []
-        try:
-            for change in adapter.changes:
-                undo.append(change.exchange(backbone.parameters[change.name]))
-        except BaseException:  # an interrupt too must leave the backbone at θ
-            cls(adapter, backbone, tuple(undo)).revert()
-            raise
-        return cls(adapter, backbone, tuple(undo))
-
-    def revert(self) -> None:
-        """Take the adapter off: every weight is bit-identical to what it was."""
-        for change in self.undo:
-            change.exchange(self.backbone.parameters[change.name])
-        self.backbone.kept_output = None
-        self.backbone.applied = None
-
-
 def revert(backbone: Backbone) -> None:
     """Take off whatever adapter is on a backbone."""
-    if isinstance(backbone.applied, Applied):
-        backbone.applied.revert()
+    backbone.overlay.take_off()
 
 
 def _packed(change: Change, shape: tuple[int, ...]) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltprompt.adapter import Adapter, revert
+from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
@@ -98,8 +98,7 @@ class PromptClassifier:
         rows = rows_from(train, self.task)
         warning = check_balance(rows, self.task)
         examples, held = self._labelled(rows), None if dev is None else self._labelled(rows_from(dev, self.task))
-        revert(self.backbone)
-        fingerprint = self.backbone.fingerprint
+        fingerprint = self.backbone.fingerprint  # before training
         fitted = fit(
             self.reader, examples, held, trains=self.method.trains, recipe=self.recipe, ticket=self.ticket,
             rank=self.rank, seed=self.settings.seed, on_epoch=on_epoch,
@@ -211,9 +210,10 @@ class PromptClassifier:
 
     def _probabilities(self, rows: Rows, on_examples: Callable[[int], None] | None) -> np.ndarray:
         adapter = self._trained()
-        adapter.apply(self.backbone)
+        examples = self.template.encode(rows.texts)
         folded = adapter.folded.to(self.backbone.device) if len(adapter.folded) else None
-        return softmax(self.reader.predict(self.template.encode(rows.texts), folded, on_batch=on_examples))
+        with self.backbone.applied(adapter):
+            return softmax(self.reader.predict(examples, folded, on_batch=on_examples))
 
 
 def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import Tensor
 
-from ltprompt.adapter import Adapter, revert
+from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone
 from ltprompt.errors import InputError
 from ltprompt.files.artifacts import atomic_folder
@@ -58,13 +58,12 @@ def _write(backbone: Backbone, adapter: Adapter, words: list[str], folder: Path)
         raise InputError(f"the backbone's vocabulary already has {', '.join(sorted(taken))}; it cannot be merged into")
     tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in words])
     first = tokenizer.convert_tokens_to_ids(words[0]) if words else backbone.word_embeddings.num_embeddings
-    revert(backbone)
-    adapter.apply(backbone)
-    untied = backbone.kept_output is not None or not backbone.tied
     try:
-        state = merged_state(backbone, adapter.folded, first, _output(backbone) if untied else None)
+        with backbone.applied(adapter):
+            untied = backbone.overlay.kept_output is not None or not backbone.tied
+            state = merged_state(backbone, adapter.folded, first, _output(backbone) if untied else None)
     finally:
-        revert(backbone)
+        adapter.revert(backbone)
     config = copy.deepcopy(backbone.model.config)
     config.vocab_size = first + len(words)
     config.tie_word_embeddings = not untied
@@ -102,8 +101,8 @@ def merged_state(backbone: Backbone, prompt: Tensor, first: int, output: Tensor 
 def _output(backbone: Backbone) -> Tensor:
     """Return the output matrix on the CPU, with the rows that an adapter overwrote on the input side put back."""
     output = backbone.decoder.weight.detach().cpu().clone()
-    if backbone.kept_output is not None:
-        ids, rows = backbone.kept_output
+    if backbone.overlay.kept_output is not None:
+        ids, rows = backbone.overlay.kept_output
         output[ids.cpu()] = rows.cpu()
     return output
 

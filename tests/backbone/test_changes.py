@@ -21,27 +21,34 @@ def awkward(dtype: torch.dtype) -> Tensor:
     return torch.tensor(values, dtype=dtype).reshape(3, 3)
 
 
+def exchange(change: Change, tensor: Tensor) -> Change:
+    """Write a change and return the one that undoes it."""
+    undo = change.standing(tensor)
+    change.write(tensor)
+    return undo
+
+
 @each_dtype
 def test_exchanging_twice_is_the_identity_bit_for_bit(dtype: torch.dtype) -> None:
     tensor = awkward(dtype)
     index, values = torch.tensor([0, 1, 2, 3, 6, 8], dtype=torch.int32), awkward(dtype).reshape(-1)[[1, 0, 3, 4, 2, 7]]
     change = Change("w", index, values)
     for _ in range(3):
-        undo = change.exchange(tensor)
+        undo = exchange(change, tensor)
         expected = bits(awkward(dtype))
         for place, bit in zip(index.tolist(), bits(values), strict=True):
             expected[place] = bit
         assert bits(tensor) == expected
         assert bits(undo.values) == [bits(awkward(dtype))[place] for place in index.tolist()]
-        redo = undo.exchange(tensor)
+        redo = exchange(undo, tensor)
         assert bits(tensor) == bits(awkward(dtype))
         assert bits(redo.values) == bits(values)
         assert (redo.name, redo.index.tolist()) == ("w", index.tolist())
 
 
-def test_exchange_writes_into_a_trainable_tensor() -> None:
+def test_a_change_is_written_into_a_trainable_tensor() -> None:
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    Change("w", torch.tensor([3]), torch.tensor([2.0])).exchange(parameter)
+    Change("w", torch.tensor([3]), torch.tensor([2.0])).write(parameter)
     assert parameter.tolist() == [[0, 0], [0, 2]]
     assert parameter.grad_fn is None
 
@@ -72,7 +79,7 @@ def test_what_changed_finds_turns_old_into_new(dtype: torch.dtype) -> None:
     new = old.flip(0).contiguous()
     change = changed("w", old.reshape(-1), new.reshape(-1), torch.arange(9))
     assert change is not None
-    undo = change.exchange(old)
+    undo = exchange(change, old)
     assert bits(old) == bits(new)
-    undo.exchange(old)
+    undo.write(old)
     assert bits(old) == bits(awkward(dtype))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltprompt.backbone.int8 import dequantise, load_small, quantise, save_small
-from ltprompt.backbone.model import SMALL_WEIGHTS, mini_folder
+from ltprompt.backbone.loading import SMALL_WEIGHTS, mini_folder
 from ltprompt.errors import FileFormatError
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ltprompt.backbone.model import load_tokenizer
+from ltprompt.backbone.loading import load_tokenizer
 
 WORDS: tuple[str, ...] = ("right", "wrong", "maybe", "good", "bad", "no", "sí", "talvez", "是", "否", "也许")
 WORDS += ("Que", "s", "tion", "An", "swer", "问题", "答案", "：", "the", "cat", "sat", "on", "a", "mat")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,17 @@ def toy_folder(kind: str, folder: Path, *, dtype: torch.dtype = torch.float32, *
     toy_model(kind, **options).to(dtype).save_pretrained(folder)
     toy_tokenizer(kind).save_pretrained(folder)
     return folder
+
+
+def example(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two rows of ids of different lengths and their attention mask."""
+    pad = toy_tokenizer(kind).pad_token_id
+    ids = torch.tensor([[7, 9, 12, 5, 11, 20], [13, 6, 8, pad, pad, pad]])
+    return ids, torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    """Change what a JSON file holds."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")

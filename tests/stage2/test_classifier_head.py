@@ -22,7 +22,9 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 def classifier(toy: Toy) -> PooledClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return PooledClassifier(toy.backbone.hidden, 3, toy.backbone.spread).to(toy.backbone.word_embeddings.weight)
+        return PooledClassifier(toy.backbone.hidden_size, 3, toy.backbone.init_std).to(
+            toy.backbone.word_embeddings.weight
+        )
 
 
 def stock_classifier(toy: Toy, head: PooledClassifier) -> Any:

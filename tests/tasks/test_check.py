@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.toy_tokenizers import unigram, wordpiece
 
-from ltprompt.backbone.model import load_tokenizer
+from ltprompt.backbone.loading import load_tokenizer
 from ltprompt.cli.show import show_task_report
 from ltprompt.errors import InputError
 from ltprompt.tasks import Rows, Task, load_task

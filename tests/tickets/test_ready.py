@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltprompt import Backbone, Ticket
-from ltprompt.backbone.model import mini_folder
+from ltprompt.backbone.loading import mini_folder
 from ltprompt.errors import InputError
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
-from ltprompt.backbone.model import MINI, Backbone
+from ltprompt.backbone.loading import MINI
+from ltprompt.backbone.model import Backbone
 from ltprompt.files.artifacts import atomic_path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 1000  # texts handed to the tokenizer at once: bounds the memory of its results
+CHUNK = 1000  # texts handed to the tokenizer at once: bounds the memory of its results, and how long it is held
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     """
     special = special_ids(tokenizer)
     unknown = tokenizer.unk_token_id
-    with _plain(tokenizer) as backend:
-        encodings = (
-            encoding.ids
-            for start in range(0, len(texts), CHUNK)
-            for encoding in backend.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
-        )
-        return [ids if special.isdisjoint(ids) else _without(special, ids, unknown) for ids in encodings]
+    found: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK):
+        with _plain(tokenizer) as backend:
+            encodings = backend.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
+        each = (encoding.ids for encoding in encodings)
+        found += (ids if special.isdisjoint(ids) else _without(special, ids, unknown) for ids in each)
+    return found
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -104,16 +106,18 @@ def _without(special: frozenset[int], ids: list[int], unknown: int | None) -> li
 def _plain(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
     """Yield the Rust tokenizer with truncation and padding off, and set them as they were afterwards.
 
-    Both are settings of the Rust object: a checkpoint's file may turn them on, and they count in its fingerprint.
+    Both are settings of the Rust object: a checkpoint's file may turn them on, and they count in its fingerprint. It
+    must not be set while it encodes, so that one thread at a time has it.
     """
     backend: Tokenizer = tokenizer.backend_tokenizer
-    truncation, padding = backend.truncation, backend.padding
-    backend.no_truncation()
-    backend.no_padding()
-    try:
-        yield backend
-    finally:
-        if truncation is not None:
-            backend.enable_truncation(**truncation)
-        if padding is not None:
-            backend.enable_padding(**padding)
+    with _ONE_AT_A_TIME:
+        truncation, padding = backend.truncation, backend.padding
+        backend.no_truncation()
+        backend.no_padding()
+        try:
+            yield backend
+        finally:
+            if truncation is not None:
+                backend.enable_truncation(**truncation)
+            if padding is not None:
+                backend.enable_padding(**padding)

@@ -11,7 +11,8 @@ from pydoc_data.topics import topics
 
 import numpy as np
 
-from ltprompt.backbone.model import MINI, Backbone
+from ltprompt.backbone.loading import MINI
+from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.cli.show import show_distribution
 from ltprompt.cli.watching import stage_one_bar

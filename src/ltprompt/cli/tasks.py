@@ -28,7 +28,7 @@ def task_check(
     json_: Json = False,
 ) -> None:
     """Show a task as a backbone reads it: filled templates, label words, lengths, how the language is split."""
-    from ltprompt.backbone.model import load_tokenizer
+    from ltprompt.backbone.loading import load_tokenizer
     from ltprompt.cli.show import show_task_report
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.tasks.check import report_task

@@ -20,7 +20,6 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ltprompt.packing.last_layer import attended
 from ltprompt.packing.sequences import Sequences
 
 PACKED = "ltprompt_packed"  # the name of `packed_attention` in transformers
@@ -36,7 +35,6 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     sequences: Sequences | None = None,
-    read: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -46,9 +44,7 @@ def packed_attention(
 
     query, key: [1, heads, T, d], value: [1, heads, T, e], of one floating dtype; returns [1, T, heads, e] in it. Raises
     `TypeError` where a mask or a window is given. Without `sequences`, in the stock forward, it is transformers' own.
-    read: numbers of the rows [n] of the encoder's output that will be read, noted for the last layer; None: all.
     """
-    attended(module, read)
     if sequences is None:
         given = {"scaling": scaling, "dropout": dropout, **others}
         return _usual_attention(module, query, key, value, attention_mask, **given)

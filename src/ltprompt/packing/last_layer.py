@@ -8,49 +8,65 @@ quarters of the layer's products.
 from __future__ import annotations
 
 import threading
-import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 
-class _Attention(threading.local):
-    """This thread's last call of the attention function: whose it was, and which rows are read of the encoder."""
+class LastLayer:
+    """The last layer of one encoder; while rows are being read, the module behind its attention is given those alone.
 
-    module: weakref.ref[nn.Module] | None = None  # weak, as it must not live on for this
-    read: Tensor | None = None
+    follower: that module. What is read is kept apart for each thread, as several may run the encoder at once.
+    """
+
+    def __init__(self, follower: nn.Module) -> None:
+        self._read: dict[int, Tensor] = {}  # by thread; a dictionary, unlike `threading.local`, can be copied
+        self._hook = follower.register_forward_pre_hook(self._keep_read_rows)
+
+    @contextmanager
+    def reading(self, read: Tensor) -> Iterator[None]:
+        """Leave out all rows but `read` [n], int64, where this thread runs the encoder within the block."""
+        me = threading.get_ident()
+        self._read[me] = read
+        try:
+            yield
+        finally:
+            del self._read[me]
+
+    def remove(self) -> None:
+        """Leave the layer as it was."""
+        self._hook.remove()
+
+    def _keep_read_rows(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return of inputs [1, T, ...] the rows that are read, or None, which leaves them whole."""
+        read = self._read.get(threading.get_ident())
+        if read is None:
+            return None
+        return tuple(each.index_select(1, read) if isinstance(each, Tensor) else each for each in given)
 
 
-_last = _Attention()
+def module_after_attention(layer: nn.Module, run: Callable[[], object]) -> nn.Module | None:
+    """Return the module of `layer` behind the one that attends, if it has one.
 
+    run: runs the encoder over packed sequences, which are handed down to the module that attends and no further.
+    """
+    told: list[nn.Module] = []
 
-def attended(module: nn.Module, read: Tensor | None) -> None:
-    """Take down a call of the attention function. read: numbers of rows [n], int64; None where all are."""
-    _last.module, _last.read = weakref.ref(module), read
+    def note(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if "sequences" in named:
+            told.append(module)
 
-
-def module_after_attention(layer: nn.Module) -> nn.Module | None:
-    """Return the module of `layer` that stands behind the one that attended last in this thread."""
-    attention = None if _last.module is None else _last.module()
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in layer.modules()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
     for parent in layer.modules():
         for before, after in pairwise(parent.children()):
-            if before is attention:
+            if told and before is told[-1]:
                 return after
     return None
-
-
-def forget_read_rows(module: nn.Module, given: tuple[Any, ...]) -> None:
-    """Stand before the last layer: of what was left by attention that broke off, or came again alone, it hears nothing.
-
-    Gradient checkpointing runs layers again after the encoder's end, and other attention takes nothing down.
-    """
-    _last.read = None
-
-
-def keep_read_rows(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Stand before the module behind the last attention: of its inputs [1, T, ...] it is given the rows to be read."""
-    read, _last.read = _last.read, None
-    if read is None:
-        return None
-    return tuple(each.index_select(1, read) if isinstance(each, Tensor) else each for each in given)

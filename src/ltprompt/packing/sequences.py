@@ -50,19 +50,14 @@ class Sequences:
         return tuple((len(list(found)), length) for length, found in groupby(self.lengths))
 
 
-def encode_packed(
-    base: nn.Module, embeddings: Tensor, sequences: Sequences, first_position: int, read: Tensor | None = None
-) -> Tensor:
-    """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden], or [n, hidden] of `read`.
+def encode_packed(base: nn.Module, embeddings: Tensor, sequences: Sequences, first_position: int) -> Tensor:
+    """Run an encoder over packed embeddings [T, width] and return hidden states [T, hidden], or of those it keeps.
 
     first_position: number of the first position, as the encoder's position embeddings count. The encoder must attend
     within sequences, by an attention function that its configuration names; whether it does shows in what it computes.
-    read: numbers of rows [n], int64, for an encoder that leaves out the others.
     """
     positions = torch.from_numpy(sequences.positions + first_position).to(embeddings.device)
-    found = base(
-        inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences, read=read
-    )
+    found = base(inputs_embeds=embeddings.unsqueeze(0), position_ids=positions.unsqueeze(0), sequences=sequences)
     hidden: Tensor = found[0].squeeze(0)
     return hidden
 

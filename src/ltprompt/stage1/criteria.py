@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltprompt.adapter import revert
 from ltprompt.backbone.model import Backbone
 from ltprompt.backbone.parameters import EligibleParameter
 from ltprompt.device import Compute, resolve
@@ -64,16 +63,17 @@ def find_criterion(
     if backbone is None:
         raise InputError(f"criterion {criterion!r} needs the backbone that the scores were found with; give it")
     _check_backbone(scores, backbone)
-    revert(backbone)
     if criterion == "magnitude":
-        return magnitude_scores(scores, backbone)
+        with backbone.applied(None):
+            return magnitude_scores(scores, backbone)
     compute = compute or resolve(str(backbone.device))
     if max_length is None:
         max_length = min(ScoresSettings().max_length, backbone.max_length)
     corpus = _drawn(backbone, texts or (), LINES if lines is None else lines, max_length)
     if on_lines is not None:
         on_lines(corpus.dropped)
-    return gradient_scores(scores, criterion, backbone, corpus, batch_size, compute, on_lines)
+    with backbone.reserved():
+        return gradient_scores(scores, criterion, backbone, corpus, batch_size, compute, on_lines)
 
 
 def random_scores(parameters: tuple[EligibleParameter, ...], strategy: str, fingerprint: str, seed: int) -> Scores:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ltprompt.adapter import revert
 from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError
@@ -40,7 +39,6 @@ def find_scores(
     settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
     backbone.check_length(settings.max_length)
     fingerprint, text_hash = backbone.fingerprint, text_sha256(texts)
-    revert(backbone)
     corpus = TokenizedCorpus.build(texts, backbone.tokenizer, max_length=settings.max_length)
     trained, held = hold_out(len(corpus), settings.held_out, settings.seed)
     steps = settings.steps or settings.epochs * math.ceil(len(trained) / settings.batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,21 +126,22 @@ def find_movement(
     exists and names the same `identity`. The backbone's weights are θ again afterwards, whatever happens.
     Raises `TrainingError` where the loss is no longer finite.
     """
-    trainee = Trainee(backbone, strategy, lr)
-    with originals(backbone, trainee.dense) as mapped, forked_random(backbone.device):
+    with ExitStack() as stack:
+        stack.enter_context(backbone.reserved())
+        trainee = Trainee(backbone, strategy, lr)
+        mapped = stack.enter_context(originals(backbone, trainee.dense))
+        stack.enter_context(forked_random(backbone.device))
         theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
         run = StageOne(
             trainee, lines, theta, *hold_out(len(lines), held_out, seed),
             steps=steps, batch_size=batch_size, lr=lr, l1=l1, clip=clip, keep=keep, seed=seed, compute=compute,
         )  # fmt: skip
+        stack.callback(restore, backbone, theta)
+        stack.callback(backbone.model.eval)
+        stack.callback(_require_grad, trainee.dense.values(), False)
         _require_grad(trainee.dense.values(), True)
-        try:
-            run.go(evaluate_every, checkpoint, identity, watcher or Watcher())
-            return Movement(trainee.parameters, run.kept(), run.history)
-        finally:
-            _require_grad(trainee.dense.values(), False)
-            backbone.model.eval()
-            restore(backbone, theta)
+        run.go(evaluate_every, checkpoint, identity, watcher or Watcher())
+        return Movement(trainee.parameters, run.kept(), run.history)
 
 
 @dataclass

@@ -10,16 +10,16 @@ from torch.nn import functional
 class PooledClassifier(nn.Module):
     """dropout -> Linear(h, h) -> tanh -> dropout -> Linear(h, classes) on the first token's hidden state [h].
 
-    It starts as transformers starts such heads: weights from N(0, spread²), biases 0. Like a prompt it folds into one
+    It starts as transformers starts such heads: weights from N(0, init_std²), biases 0. Like a prompt it folds into one
     matrix, so that training, saving and evaluation know one kind of part beside the backbone.
     """
 
-    def __init__(self, hidden: int, classes: int, spread: float) -> None:
+    def __init__(self, hidden_size: int, classes: int, init_std: float) -> None:
         super().__init__()
-        self.pool = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, classes)
+        self.pool = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, classes)
         for layer in (self.pool, self.out):
-            nn.init.normal_(layer.weight, std=spread)
+            nn.init.normal_(layer.weight, std=init_std)
             nn.init.zeros_(layer.bias)
 
     def forward(self) -> Tensor:

@@ -102,7 +102,7 @@ class TokenReadout:
     def beside(self, backbone: Backbone, seed: int) -> nn.Module | None:
         """Return a classifier whose start depends on the seed alone."""
         with seeded(seed):
-            head = PooledClassifier(backbone.hidden, self.labels, backbone.spread)
+            head = PooledClassifier(backbone.hidden_size, self.labels, backbone.init_std)
         return head.to(backbone.device, backbone.word_embeddings.weight.dtype)
 
     def vectors(self, folded: Tensor | None) -> Tensor | None:

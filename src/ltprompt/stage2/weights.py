@@ -67,6 +67,7 @@ def training_weights(
     rows of the output matrix. rank: as `resolved_rank` gives it. seed: of what PEFT draws.
     """
     with ExitStack() as stack:
+        stack.enter_context(backbone.reserved())
         weights: PackedWeights | DenseWeights | PeftWeights
         if trains in ("ticket", "nothing"):
             master = backbone.word_embeddings.weight.dtype

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltprompt.backbone.model import MINI, Backbone
+from ltprompt.backbone.loading import MINI
+from ltprompt.backbone.model import Backbone
 from ltprompt.device import Compute, return_freed_memory
 from ltprompt.terminal import Phase, no_phase
 
