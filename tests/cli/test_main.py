@@ -318,7 +318,7 @@ def test_the_defaults_in_the_help_of_train_are_the_recipes_and_settings() -> Non
         for method in METHODS.values():
             assert told.get(method.name, usual) == str(getattr(method.recipe, name)), (name, method.name)
     sizes = dict(text.split(": ") for text in shown["size"].split("; "))
-    assert sizes == {name: str(method.size) for name, method in METHODS.items() if method.size is not None}
+    assert sizes == {name: str(method.rank) for name, method in METHODS.items() if method.rank is not None}
     assert shown["schedule"] == ltp.schedule
     assert ltp.prompt_lr == ltp.lr
     assert shown["prompt_lr"] == "that of --lr"

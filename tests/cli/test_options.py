@@ -12,7 +12,7 @@ import typer
 from helpers.command_line import Result, Run
 
 import ltprompt
-from ltprompt.backbone.model import load_tokenizer
+from ltprompt.backbone.loading import load_tokenizer
 from ltprompt.classifier import check_ticket_given
 from ltprompt.cli import main as cli
 from ltprompt.cli.options import Command, name_flags, spell_lists
