@@ -114,7 +114,7 @@ def test_training_takes_an_applied_adapter_off_first() -> None:
     assert backbone.overlay.on is classifier.adapter
     trained_next = toy_adapter(backbone, "ltp-decoupled")
     expected = toy_adapter(toy_backbone("bert"), "ltp-decoupled")
-    assert torch.equal(trained_next.prompt, expected.prompt)
+    assert torch.equal(trained_next.folded, expected.folded)
     for found, change in zip(trained_next.changes, expected.changes, strict=True):
         assert torch.equal(found.index, change.index)
         assert torch.equal(bits(found.values), bits(change.values))
@@ -148,7 +148,7 @@ def test_all_that_can_be_done_with_a_backbone_may_be_done_from_eight_threads() -
     classifiers = [toy_classifier(backbone, name, seed=seed) for seed, name in enumerate(names)]
     answers = [classifier.predict_proba(OTHER) for classifier in classifiers]
     measures = [classifier.evaluate({"en": OTHER}).to_json() for classifier in classifiers]
-    prompts = [classifier.adapter.prompt for classifier in classifiers]
+    prompts = [classifier.adapter.folded for classifier in classifiers]
     fingerprint = backbone.fingerprint
 
     def one(number: int) -> None:
@@ -161,7 +161,7 @@ def test_all_that_can_be_done_with_a_backbone_may_be_done_from_eight_threads() -
                 assert classifier.evaluate({"en": OTHER}).to_json() == measures[which]
             case 3:
                 again = toy_classifier(backbone, names[which], seed=which)
-                assert torch.equal(again.adapter.prompt, prompts[which])
+                assert torch.equal(again.adapter.folded, prompts[which])
                 assert np.array_equal(again.predict_proba(OTHER), answers[which])
             case 4:
                 adapter.apply(backbone)
@@ -319,7 +319,7 @@ def test_the_prompt_encoder_is_kept_where_it_is_asked_for(keep: bool, tmp_path: 
         hidden = lstm(loaded.state["vectors.weight"][None])[0][0]
         named = loaded.state
         inner = (hidden @ named["mlp.0.weight"].T + named["mlp.0.bias"]).relu()
-        assert (inner @ named["mlp.2.weight"].T + named["mlp.2.bias"] - loaded.prompt).abs().max() <= 1e-6
+        assert (inner @ named["mlp.2.weight"].T + named["mlp.2.bias"] - loaded.folded).abs().max() <= 1e-6
 
 
 @pytest.fixture(scope="module")

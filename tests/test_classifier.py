@@ -218,7 +218,7 @@ def test_a_ticket_that_the_method_does_not_train_is_refused(method: str) -> None
         ({"epochs": 0}, "`epochs` cannot be 0"),
         ({"lr": float("inf")}, "`lr` cannot be inf"),
         ({"prompt_length": 0}, "`prompt_length` cannot be 0"),
-        ({"epoch": 3}, r"unknown setting 'epoch': did you mean 'epochs'\?"),
+        ({"epoch": 3}, r"epoch: unknown key; did you mean 'epochs'\?"),
     ],
 )
 def test_unusable_settings_are_refused(given: dict[str, Any], message: str) -> None:
