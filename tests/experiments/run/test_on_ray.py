@@ -64,14 +64,6 @@ def importable() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def callers_handler() -> Iterator[None]:
-    """A run leaves the handler of SIGTERM that its caller has, none too."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 @pytest.fixture(scope="module")
 def cluster(importable: None) -> Iterator[Any]:
     """Two nodes with one processor each."""
@@ -107,10 +99,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[object, ...],
 
 
 def run(folder: GridFolder, make_worker: Callable[[], Worker], size: int = SIZE, **settings: Any) -> Summary:
+    """Run a toy grid; its caller's handler of SIGTERM stays, none too."""
+    handler = signal.getsignal(signal.SIGTERM)
     with Ledger.open(folder.ledger) as ledger:
-        return on_ray.execute_on_ray(
+        summary = on_ray.execute_on_ray(
             toy_jobs(size), make_worker, assets=ASSETS, ledger=ledger, folder=folder, **settings
         )
+    assert signal.getsignal(signal.SIGTERM) == handler
+    return summary
 
 
 def heard(events: list[tuple[str, int]]) -> OnEvent:
