@@ -179,6 +179,14 @@ def test_an_interrupt_commits_what_has_arrived(
 
 
 @pytest.fixture
+def no_handler() -> Iterator[None]:
+    """SIGTERM ends the process, as a program has it that says nothing of it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
 def interruptible() -> Iterator[None]:
     """SIGTERM interrupts, as the command line has it."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -251,7 +259,9 @@ def test_a_cluster_without_room_and_workers_that_cannot_be_made(
 
 @with_ray
 @pytest.mark.loopback
-def test_this_machines_workers_share_its_cores(folder: GridFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machines_workers_share_its_cores(
+    folder: GridFolder, monkeypatch: pytest.MonkeyPatch, no_handler: None
+) -> None:
     import ray
 
     monkeypatch.setattr(on_ray, "_cores", lambda: 5)
