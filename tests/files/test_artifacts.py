@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ltprompt.errors import FileFormatError, InputError, LtpError, OutputError
-from ltprompt.files.artifacts import artifacts as files
+from ltprompt.files import artifacts as files
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -116,7 +116,7 @@ def test_a_killed_writer_leaves_the_old_file_intact(tmp_path: Path) -> None:
     path.write_text("old")
     program = (
         "import os, pathlib, signal, sys\n"
-        "from ltprompt.files.artifacts import artifacts as files\n"
+        "from ltprompt.files import artifacts as files\n"
         "with files.atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -20,7 +20,7 @@ from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.errors import InputError, MismatchError
 from ltprompt.experiments.folder import GridFolder, read_results
-from ltprompt.experiments.grid.schema import tickets as tickets_module
+from ltprompt.experiments.grid import tickets as tickets_module
 from ltprompt.experiments.records import RunRecord
 from ltprompt.experiments.report.report import write_report
 from ltprompt.experiments.run import worker as worker_module

@@ -66,14 +66,6 @@ def importable() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def callers_handler() -> Iterator[None]:
-    """A run leaves the handler of SIGTERM that its caller has, none too."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 @pytest.fixture(scope="module")
 def cluster(importable: None) -> Iterator[Any]:
     """Two nodes with one processor each."""
@@ -109,10 +101,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[object, ...],
 
 
 def run(folder: GridFolder, make_worker: Callable[[], Worker], size: int = SIZE, **settings: Any) -> Summary:
+    """Run a toy grid; its caller's handler of SIGTERM stays, none too."""
+    handler = signal.getsignal(signal.SIGTERM)
     with Ledger.open(folder.ledger) as ledger:
-        return on_ray.execute_on_ray(
+        summary = on_ray.execute_on_ray(
             toy_jobs(size), make_worker, assets=ASSETS, ledger=ledger, folder=folder, **settings
         )
+    assert signal.getsignal(signal.SIGTERM) == handler
+    return summary
 
 
 class Phases:
@@ -201,6 +197,14 @@ def test_an_interrupt_commits_what_has_arrived(
         execute(toy_jobs(SIZE), lambda: ToyWorker(marks), assets=ASSETS, ledger=ledger, folder=folder)
     assert (rows(folder), record_bytes(folder)) == whole
     assert [calls(marks, seed) for seed in range(SIZE)] == [1] * SIZE
+
+
+@pytest.fixture
+def no_handler() -> Iterator[None]:
+    """SIGTERM ends the process, as a program has it that says nothing of it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -304,7 +308,9 @@ def test_a_cluster_without_room_and_workers_that_cannot_be_made(
 
 @with_ray
 @pytest.mark.loopback
-def test_this_machines_workers_share_its_cores(folder: GridFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machines_workers_share_its_cores(
+    folder: GridFolder, monkeypatch: pytest.MonkeyPatch, no_handler: None
+) -> None:
     import ray
 
     monkeypatch.setattr(on_ray, "_cores", lambda: 5)
