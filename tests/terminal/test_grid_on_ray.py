@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -30,7 +31,7 @@ def test_ctrl_c_while_workers_start(terminal: Terminal, seconds: float) -> None:
     """Ray itself takes a second or two to start, a worker's imports some seconds more."""
     out = f"stopped-{seconds}"
     with terminal.typed(*LONG, "--out", out) as typed:
-        typed.until("runs .*0/4")
+        typed.until("starting 2 workers .*0/2")
         time.sleep(seconds)
         typed.press(CTRL_C)
         shown = typed.end().check_interrupted()
@@ -38,7 +39,7 @@ def test_ctrl_c_while_workers_start(terminal: Terminal, seconds: float) -> None:
 
 
 def test_ctrl_c_while_workers_run(terminal: Terminal) -> None:
-    with terminal.typed(*LONG, "--out", "broken-off") as typed:
+    with replace(terminal, columns=160).typed(*LONG, "--out", "broken-off") as typed:  # where a run's text has room
         typed.until(": started")
         typed.press(CTRL_C)
         shown = typed.end().check_interrupted()
