@@ -18,6 +18,7 @@ from benchmarks.job import Job, Movement, Outcome
 from benchmarks.shapes import SEED, Place
 from ltprompt.adapter import Adapter, revert
 from ltprompt.backbone.changes import Change
+from ltprompt.backbone.draws import drawn
 from ltprompt.backbone.model import Backbone
 from ltprompt.backbone.parameters import total
 from ltprompt.backbone.pretrained import originals
@@ -45,8 +46,9 @@ def stage_one(job: Job, *, joined: float = 0.0) -> Outcome:
         for parameter in trainee.dense.values():
             parameter.requires_grad_(True)
         trainee.touch(np.arange(round(joined * len(backbone.word_embeddings.weight))))
-        for inputs, targets in work.stage_one(job.place, job.steps, job.seed):
-            loss = mlm_step(trainee, inputs, targets, theta, l1=work.L1, clip=work.CLIP, compute=job.compute)
+        for number, (inputs, targets) in enumerate(work.stage_one(job.place, job.steps, job.seed)):
+            with drawn(backbone, job.seed, number):
+                loss = mlm_step(trainee, inputs, targets, theta, l1=work.L1, clip=work.CLIP, compute=job.compute)
             job.clock.lap(loss)
         return Outcome() if job.dropout else Outcome(trainee.movement(theta))
 
@@ -67,8 +69,10 @@ def stage_two(job: Job, *, method: str) -> Outcome:
         learner = Learner.of(reader, weights, prompt, LTP)
         trained = dict(weights.named_parameters()) if ticket is None else {}
         moved = Movement(job, trained | work.named_prompt(prompt))
-        for batch in given.batches:
-            job.clock.lap(train_step(learner, given.examples, batch, work.CLIP))
+        for number, batch in enumerate(given.batches):
+            with drawn(backbone, job.seed, number):
+                loss = train_step(learner, given.examples, batch, work.CLIP)
+            job.clock.lap(loss)
         if job.dropout:
             return Outcome()
         return Outcome({**moved.outcome().tensors, **_ticket_movement(job.place, ticket, weights)})

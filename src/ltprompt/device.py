@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 
 from ltprompt.errors import InputError, choices
 
+CPU = torch.device("cpu")
+_GENERATORS = threading.RLock()  # held by who draws from torch's global ones
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Instruction sets that multiply bf16, as torch names them. Of AVX512-BF16 one processor had 2.2 times its rate of fp32
 # and another half of it; AMX had 7.6 times. What `auto` takes loses precision, so it must pay on every such processor.
@@ -40,18 +43,18 @@ class Compute:
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
 
-def forked_random(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context after which the random generators of the CPU and of `device` stand where they stood."""
-    if device.type == "cpu":
-        return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[device], device_type=device.type)
-
-
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw on the CPU from a generator seeded with `seed`; the global one stays as it was."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Draw from torch's global generators, of the CPU and of `device`, seeded; they stand afterwards where they stood.
+
+    One thread's block at a time: the generators are the whole process's.
+    """
+    elsewhere = device.type != "cpu"
+    forked = torch.random.fork_rng([device], device_type=device.type) if elsewhere else torch.random.fork_rng([])
+    with _GENERATORS, forked:
         torch.default_generator.manual_seed(seed)
+        if elsewhere:
+            torch.get_device_module(device).manual_seed(seed)
         yield
 
 

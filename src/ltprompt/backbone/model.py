@@ -33,7 +33,6 @@ from ltprompt.backbone.verification import Sample, Trial
 from ltprompt.device import full_precision
 from ltprompt.errors import InputError
 from ltprompt.packing.attention import PACKED
-from ltprompt.packing.dropout import FastDropout
 from ltprompt.packing.last_layer import LastLayer
 from ltprompt.packing.sequences import Sequences, encode_packed, encode_padded
 
@@ -178,7 +177,7 @@ class Backbone:
         assert self._positions is not None
         last = self._last_layer if self._narrows(read) else None
         narrowed = nullcontext() if last is None or read is None else last.reading(read)
-        with FastDropout() if self.training else nullcontext(), narrowed:
+        with narrowed:
             hidden = encode_packed(self.base, embeddings, sequences, first_position(self._positions))
         return hidden if read is None or last is not None else hidden[read]
 

@@ -16,15 +16,15 @@ LEVELS = 1 << 16  # of the uniform integers that masks are drawn from
 
 
 class FastDropout(TorchFunctionMode):
-    """Within this context dropout draws words of 64 bits, each for four entries.
+    """Within this context dropout draws words of 64 bits, each for four entries, from a generator of its own.
 
-    The generator is seeded from torch's, so that `torch.manual_seed` decides what is drawn. Probabilities are rounded
-    to multiples of 2^-16, and what is kept is scaled by the rounded one's inverse: the expectation is exact.
+    entropy: non-negative integers that decide what is drawn. Probabilities are rounded to multiples of 2^-16, and what
+    is kept is scaled by the rounded one's inverse: the expectation is exact.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *entropy: int) -> None:
         super().__init__()
-        self.generator = np.random.Generator(np.random.SFC64(int(torch.randint(1 << 62, ()))))
+        self.generator = np.random.Generator(np.random.SFC64(entropy))
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

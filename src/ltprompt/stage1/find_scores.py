@@ -44,20 +44,10 @@ def find_scores(
     steps = settings.steps or settings.epochs * math.ceil(len(trained) / settings.batch_size)
     plain = settings.model_dump(exclude={"epochs", "max_length"}) | {"steps": steps}
     identity = sha256(canonical_json([settings.model_dump(), compute.dtype_name, fingerprint, text_hash]))
-    checkpoint = Path(out) / SCORES_CHECKPOINT if out is not None else None
-    if checkpoint is not None and checkpoint.exists() and not resume:
-        raise InputError(
-            f"{out} holds the checkpoint of an unfinished run; give `resume` to go on, or delete {checkpoint}"
-        )
+    checkpoint = None if out is None else _checkpoint(Path(out), resume)
     movement = find_movement(
-        backbone,
-        corpus,
-        compute=compute,
-        checkpoint=checkpoint,
-        identity=identity,
-        watcher=watcher,
-        **plain,
-    )
+        backbone, corpus, compute=compute, checkpoint=checkpoint, identity=identity, watcher=watcher, **plain
+    )  # fmt: skip
     scores = Scores(movement.parameters, movement.tensors, settings.strategy, fingerprint)
     if out is not None and checkpoint is not None:
         settled = settings.model_dump() | {"steps": steps, "epochs": None if settings.steps else settings.epochs}
@@ -74,6 +64,14 @@ def find_scores(
         scores.save(out, record)
         checkpoint.unlink(missing_ok=True)
     return scores
+
+
+def _checkpoint(out: Path, resume: bool) -> Path:
+    """Return where a checkpoint stands in `out`. Raises `InputError` for one that is not to be gone on from."""
+    place = out / SCORES_CHECKPOINT
+    if place.exists() and not resume:
+        raise InputError(f"{out} holds the checkpoint of an unfinished run; give `resume` to go on, or delete {place}")
+    return place
 
 
 def _text_counts(corpus: TokenizedCorpus, held_out: int) -> dict[str, int]:

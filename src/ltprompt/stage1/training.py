@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltprompt.backbone.draws import drawn
 from ltprompt.backbone.model import Backbone
 from ltprompt.backbone.parameters import EligibleParameter
 from ltprompt.backbone.pretrained import originals, restore
-from ltprompt.device import Compute, forked_random
+from ltprompt.device import Compute
 from ltprompt.errors import InputError, TrainingError
 from ltprompt.files.artifacts import TensorFile, write_tensors
 from ltprompt.packing.batching import TRAINING_TOKENS, micro_batches
@@ -27,6 +28,7 @@ from ltprompt.stage1.weights import Trainee
 
 # Tokens of a padded micro-batch: fewer than in stage 2, as the logits of masked tokens are as wide as the vocabulary.
 PADDED_TOKENS = 2048
+DROPOUT = 4  # parts the draws of dropout from a seed's others
 CHECKPOINT = "checkpoint"
 
 
@@ -130,7 +132,6 @@ def find_movement(
         stack.enter_context(backbone.reserved())
         trainee = Trainee(backbone, strategy, lr)
         mapped = stack.enter_context(originals(backbone, trainee.dense))
-        stack.enter_context(forked_random(backbone.device))
         theta = {name: tensor.to(backbone.device) for name, tensor in mapped.items()}
         run = StageOne(
             trainee, lines, theta, *hold_out(len(lines), held_out, seed),
@@ -187,11 +188,13 @@ class StageOne:
         places = batch_indices(len(self.train), number, self.batch_size, self.seed)
         batch = [self.lines[int(self.train[place])] for place in places]
         inputs, targets = self.masking.apply(batch, np.random.default_rng([self.seed, 1, number]))
-        # Dropout too depends on the seed and the step alone, so that a resumed run draws what an unbroken one draws.
-        torch.manual_seed(_dropout_seed(self.seed, number))
         for group in self.trainee.optimizer.param_groups:
             group["lr"] = self.lr * (1 - number / self.steps)
-        loss = mlm_step(self.trainee, inputs, targets, self.theta, l1=self.l1, clip=self.clip, compute=self.compute)
+        # Dropout too depends on the seed and the step alone, so that a resumed run draws what an unbroken one draws.
+        with drawn(self.trainee.backbone, self.seed, DROPOUT, number):
+            loss = mlm_step(
+                self.trainee, inputs, targets, self.theta, l1=self.l1, clip=self.clip, compute=self.compute
+            )  # fmt: skip
         _require_finite(loss, number + 1, self.lr)
         step = Step(number + 1, loss, sum(map(len, batch)))
         self.history.training.append((step.number, loss))
@@ -312,10 +315,6 @@ def _require_grad(parameters: Any, value: bool) -> None:
     for parameter in parameters:
         parameter.requires_grad_(value)
         parameter.grad = None
-
-
-def _dropout_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, 4, number]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _require_finite(value: float, step: int, lr: float) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ltprompt.backbone.changes import Change, changed
 from ltprompt.backbone.model import Backbone
-from ltprompt.device import forked_random
+from ltprompt.device import seeded
 from ltprompt.errors import InputError
 from ltprompt.stage2.whole_weights import InPlaceWeights
 
@@ -38,9 +38,8 @@ class PeftWeights(InPlaceWeights):
         self.names = {id(parameter): name for name, parameter in backbone.parameters.items()}
         targets = {name: backbone.base.get_submodule(name) for name in linear_layers(backbone)}
         get_peft_model, config = _config(kind, rank, list(targets), seed)
-        with forked_random(backbone.device), warnings.catch_warnings():
+        with seeded(seed, backbone.device), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers; no user can mend them
-            torch.manual_seed(seed)
             try:
                 self.model = get_peft_model(backbone.base, config, autocast_adapter_dtype=False)
             except ValueError as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ltprompt.device import forked_random
+from ltprompt.backbone.draws import drawn
 from ltprompt.errors import TrainingError
 from ltprompt.packing.batching import TRAINING_TOKENS, epoch_order
 from ltprompt.stage2.forward import Reader
@@ -23,6 +23,7 @@ from ltprompt.stage2.readout import fold
 from ltprompt.stage2.weights import Weights, build_optimizer, trained_tensors
 from ltprompt.tasks.template import Encoded
 
+DROPOUT = 5  # parts the draws of dropout from a seed's others
 PADDED_TOKENS = 4096  # of a micro-batch where sequences are padded, as on a GPU: few large products are faster there
 
 
@@ -118,16 +119,14 @@ def tune(
     best: tuple[float, int, Snapshot] | None = None
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     schedule = _schedule(learner.optimizer, recipe, steps)
-    with forked_random(learner.reader.backbone.device):
-        torch.manual_seed(seed)
-        for number in range(1, recipe.epochs + 1):
-            loss = _train_epoch(learner, train, epoch_order(len(train), seed, number), recipe, schedule)
-            accuracy = learner.accuracy(dev) if dev else None
-            epochs.append(Epoch(number, loss, accuracy))
-            if accuracy is not None and (best is None or accuracy > best[0]):
-                best = accuracy, number, learner.snapshot()
-            if on_epoch:
-                on_epoch(epochs[-1])
+    for number in range(1, recipe.epochs + 1):
+        loss = _train_epoch(learner, train, number, recipe, schedule, seed)
+        accuracy = learner.accuracy(dev) if dev else None
+        epochs.append(Epoch(number, loss, accuracy))
+        if accuracy is not None and (best is None or accuracy > best[0]):
+            best = accuracy, number, learner.snapshot()
+        if on_epoch:
+            on_epoch(epochs[-1])
     kept = recipe.epochs if best is None else best[1]
     if best is not None and kept != recipe.epochs:
         learner.load(best[2])
@@ -138,12 +137,16 @@ def tune(
 
 
 def _train_epoch(
-    learner: Learner, train: LabelledExamples, order: np.ndarray, recipe: Recipe, schedule: LRScheduler
+    learner: Learner, train: LabelledExamples, number: int, recipe: Recipe, schedule: LRScheduler, seed: int
 ) -> float:
-    """Take the steps of one epoch and return their mean loss. order: of the examples."""
-    losses = []
+    """Take the steps of epoch `number`, from 1, and return their mean loss.
+
+    The order of the examples depends on the seed and the epoch alone, dropout on the seed and the step.
+    """
+    order, losses = epoch_order(len(train), seed, number), []
     for start in range(0, len(train), recipe.batch_size):
-        losses.append(train_step(learner, train, order[start : start + recipe.batch_size], recipe.clip))
+        with drawn(learner.reader.backbone, seed, DROPOUT, schedule.last_epoch):
+            losses.append(train_step(learner, train, order[start : start + recipe.batch_size], recipe.clip))
         if not math.isfinite(losses[-1]):
             raise TrainingError(_diverged(f"the loss became {losses[-1]}", schedule.last_epoch + 1, recipe))
         schedule.step()

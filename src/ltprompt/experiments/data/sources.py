@@ -91,11 +91,11 @@ class Sources:
         """
         source = self.settings.test
         found = self._rows(source, language) if source else self._rest(language, shots)
-        chosen, how = self._kept(found.rows)
+        chosen, how = _kept(found.rows, self.settings)
         if len(chosen) == len(found.rows):
             return TestTable(found.rows, found.remark)
         rows = found.rows.select(chosen)
-        missing = self._missing(found.rows, rows)
+        missing = _missing(found.rows, rows, self.task)
         if missing:
             self._lacking[rows.name] = f"{how} hold no {missing}; " + (
                 "give a larger sample" if self.settings.sample else "give data.sample, which draws of every class"
@@ -124,20 +124,6 @@ class Sources:
         else:
             found.append(f"data.test is missing: zero-shot runs need test rows of every language; {_TEST_MEND}")
         return list(dict.fromkeys(found))
-
-    def _kept(self, rows: Rows) -> tuple[Sequence[int], str]:
-        """Return which rows are tested on, and how they were chosen."""
-        total, first, drawn = len(rows), self.settings.examples, self.settings.sample
-        if drawn is not None:
-            assert rows.labels is not None
-            seed = self.settings.sample_seed
-            return sample(rows.labels, drawn, seed), f"{drawn:,} of {total:,} examples, drawn by class with seed {seed}"
-        return range(total if first is None else min(first, total)), f"first {first or total:,} of {total:,} examples"
-
-    def _missing(self, rows: Rows, kept: Rows) -> str:
-        """Return the classes that some rows have and those kept of them have not, as a text."""
-        lost = set(rows.labels or ()) - set(kept.labels or ())
-        return " and no ".join(repr(self.task.labels[label]) for label in sorted(lost))
 
     def _draw(self, language: str, shots: int) -> _Drawn:
         if (language, shots) not in self._drawn:
@@ -252,6 +238,21 @@ class Sources:
             for trained, tested in pairs
             if self._place(train, trained)[1:] == self._place(test, tested)[1:]
         ]
+
+
+def _kept(rows: Rows, settings: DataSettings) -> tuple[Sequence[int], str]:
+    """Return which rows are tested on, and how they were chosen."""
+    total, first, drawn, seed = len(rows), settings.examples, settings.sample, settings.sample_seed
+    if drawn is not None:
+        assert rows.labels is not None
+        return sample(rows.labels, drawn, seed), f"{drawn:,} of {total:,} examples, drawn by class with seed {seed}"
+    return range(total if first is None else min(first, total)), f"first {first or total:,} of {total:,} examples"
+
+
+def _missing(rows: Rows, kept: Rows, task: Task) -> str:
+    """Return the classes that some rows have and those kept of them have not, as a text."""
+    lost = set(rows.labels or ()) - set(kept.labels or ())
+    return " and no ".join(repr(task.labels[label]) for label in sorted(lost))
 
 
 def digest(rows: Rows, task: Task) -> str:
