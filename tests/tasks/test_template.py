@@ -191,7 +191,7 @@ def test_too_short_a_length_names_the_need() -> None:
         (["{premise}", "{hypotesis}", "{mask}"], 4, "unknown name '{hypotesis}'.* did you mean 'hypothesis'"),
         (["{premise}", "{hypothesis}"], 4, "needs {mask} exactly once"),
         (["{premise}", "{premise}", "{hypothesis}", "{mask}"], 4, "needs {premise} exactly once"),
-        (["{premise}", "{hypothesis}", "{prompt}", "{mask}"], 0, "--prompt-length must be at least 1, found 0"),
+        (["{premise}", "{hypothesis}", "{prompt}", "{mask}"], 0, "`prompt_length` must be at least 1, found 0"),
     ],
 )
 def test_unsound_parts(parts: list[str], length: int, message: str) -> None:

@@ -408,7 +408,9 @@ def test_ray_is_kept_quiet_and_on_this_machine(
         seen.update(os.environ)
         raise RuntimeError("seen")
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=started, shutdown=lambda: None))
+    pickle = SimpleNamespace(dump=lambda value, file: None)
+    fake = SimpleNamespace(is_initialized=started, shutdown=lambda: None, cloudpickle=pickle)
+    monkeypatch.setitem(sys.modules, "ray", fake)
     with pytest.raises(RuntimeError, match="seen"):
         run(folder, make_none, workers=2, address=address)
     assert seen["RAY_USAGE_STATS_ENABLED"] == "0"
