@@ -133,7 +133,7 @@ def _pair(template: str, trains: str) -> Method:
         if name not in known:
             raise InputError(f"unknown {axis} {name!r}: {choices(name, known)}")
     if (template, trains) == ("discrete", "nothing"):
-        raise InputError("a discrete template on a frozen backbone has nothing to train; choose another trains")
+        raise InputError("a discrete template on a frozen backbone has nothing to train; choose another `template` or `trains`")
     return Method(template, trains)  # type: ignore[arg-type]
 
 
