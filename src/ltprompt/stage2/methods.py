@@ -140,7 +140,7 @@ def _pair(template: str, trains: str) -> Method:
 def resolved_rank(method: Method, given: float | None) -> float | None:
     """Return the rank or sparsity that a method works with.
 
-    Raises `InputError`, which calls it by its stored name `size`, where the method takes none or the value makes no sense.
+    Raises `InputError`, which calls it `size` as settings do, where the method takes none or the value makes no sense.
     """
     if method.rank is None:
         if given is not None:
