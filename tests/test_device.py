@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from helpers.precision import FAST
 
 from ltprompt import device
-from ltprompt.device import Compute, full_precision, resolve, tune_process
+from ltprompt.device import Compute, full_precision, resolve, seeded, tune_process
 from ltprompt.errors import InputError
 
 CPU = torch.device("cpu")
@@ -104,6 +105,24 @@ def test_auto_takes_the_best_device_present(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(torch.cuda, "is_available", lambda found=cuda: found)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda found=mps: found)
         assert resolve(dtype="fp32").device == torch.device(expected)
+
+
+def test_a_seed_is_for_the_device_named_not_for_the_one_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend two GPUs: torch seeds the one in use, the first, unless told otherwise."""
+    in_use, found = [0], []
+
+    @contextmanager
+    def using(place: torch.device) -> Iterator[None]:
+        in_use.append(place.index)
+        yield
+        in_use.pop()
+
+    with torch.random.fork_rng([]):
+        monkeypatch.setattr(torch.random, "fork_rng", lambda *given, **named: nullcontext())
+        monkeypatch.setattr(torch.cuda, "device", using)
+        monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: found.append((in_use[-1], seed)))
+        with seeded(7, torch.device("cuda:1")):
+            assert found == [(1, 7)]
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:99", "cpu:x", "meta", "hpu", "privateuseone"])

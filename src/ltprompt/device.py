@@ -53,7 +53,10 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     forked = torch.random.fork_rng([device], device_type=device.type) if elsewhere else torch.random.fork_rng([])
     with _GENERATORS, forked:
         torch.default_generator.manual_seed(seed)
-        if elsewhere:
+        if device.type == "cuda":
+            with torch.cuda.device(device):  # whose generators are seeded one by one
+                torch.cuda.manual_seed(seed)
+        elif elsewhere:
             torch.get_device_module(device).manual_seed(seed)
         yield
 

@@ -101,13 +101,19 @@ def test_a_thread_reads_again_what_it_reads_though_others_wait() -> None:
         assert waiting[0].result(LONG)
 
 
-@pytest.mark.parametrize("outer", ["read", "alone"])
-def test_what_would_wait_for_its_own_thread_is_refused_and_leaves_the_turn(outer: str) -> None:
+@pytest.mark.parametrize(
+    ("outer", "what"),
+    [
+        ("read", "very thread is using the backbone with what is on it now"),
+        ("alone", "in training in this very thread"),
+    ],
+)
+def test_what_would_wait_for_its_own_thread_is_refused_and_leaves_the_turn(outer: str, what: str) -> None:
     board = Board()
 
     def inner() -> None:
         for call in (lambda: board.read("b"), board.rub_out):
-            with pytest.raises(InputError, match="this very thread"):
+            with pytest.raises(InputError, match=f"{what}.* when that has ended, or load another"):
                 call()
 
     assert board.read("a", inner) if outer == "read" else board.rub_out(inner)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,24 @@ def one_line(result: Result, status: int = 1) -> str:
     assert last.startswith("error: ")
     assert "Traceback" not in result.err
     return last
+
+
+def test_ray_starts_before_the_libraries_are_imported() -> None:
+    """They take seconds, in which Ray starts and its workers import the same."""
+    program = """
+import sys
+from pathlib import Path
+from ltprompt.cli.grids import grid
+from ltprompt.experiments.run import ray_start
+
+def ray_ahead(workers: int, device: str) -> None:
+    sys.exit(f"{workers} workers, torch is imported: {'torch' in sys.modules}")
+
+ray_start.ray_ahead = ray_ahead
+grid("table1", Path("out"), workers=2)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stderr == "2 workers, torch is imported: False\n"
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(base: Path, place: Path, run: Run) -> None:

@@ -114,8 +114,8 @@ def test_the_size_is_the_user_s_or_the_method_s(name: str, given: float | None, 
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("sp", 8.0, "'sp' takes no size"),
-        ("lora", 2.5, "size 2.5 does not suit method 'lora'; give a rank, a whole number from 1, such as 8"),
+        ("sp", 8.0, "'sp' takes no `size`"),
+        ("lora", 2.5, "`size` 2.5 does not suit method 'lora'; give a rank, a whole number from 1, such as 8"),
         ("super-tuning", 8.0, "give a sparsity between 0 and 1, such as 0.99"),
     ],
 )

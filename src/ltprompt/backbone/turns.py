@@ -84,6 +84,6 @@ class Turns:
             )
         if self._reads_already():
             raise InputError(
-                "this very thread is using another adapter on the backbone; use this one when that has ended, "
-                "or load another backbone"
+                "this very thread is using the backbone with what is on it now; train, take off or use another adapter "
+                "when that has ended, or load another backbone"
             )

@@ -12,6 +12,7 @@ import typer
 
 from ltprompt.cli.options import Device, Dtype
 from ltprompt.cli.process import SAME_BYTES, computing
+from ltprompt.cli.streams import INTERRUPTED
 
 if TYPE_CHECKING:
     from ltprompt.experiments.records import RunSpec
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ltprompt.experiments.run.local import Kind, OnEvent
     from ltprompt.terminal import Advance
 
-INTERRUPTED = 130  # what shells give for Ctrl-C
 GO_ON = "the same command goes on from here"
 
 
@@ -48,8 +48,6 @@ def grid(
     ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
-    from ltprompt.cli.watching import stage_one_bar
-    from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
     from ltprompt.experiments.run.ray_start import ray_ahead
     from ltprompt.terminal import phase
 

@@ -15,7 +15,7 @@ from ltprompt.cli.grids import grid, report
 from ltprompt.cli.options import Command, Device, Dtype, Threads
 from ltprompt.cli.process import computing
 from ltprompt.cli.stages import evaluate, merge, predict, scores, train
-from ltprompt.cli.streams import delivered
+from ltprompt.cli.streams import INTERRUPTED, delivered
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
 from ltprompt.errors import LtpError
@@ -32,8 +32,6 @@ app.add_typer(ticket_app, name="ticket")
 app.add_typer(task_app, name="task")
 for command in (scores, train, evaluate, predict, merge, split, grid, report):
     app.command(cls=Command)(command)
-
-INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 and the number of the signal
 
 
 @app.command(cls=Command)

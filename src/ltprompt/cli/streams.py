@@ -9,7 +9,9 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Any
 
-PIPE_CLOSED = 141  # what shells give for a program that a closed pipe ended: 128 and the number of SIGPIPE
+# What shells give for a program that a signal ended is 128 and its number.
+INTERRUPTED = 130  # by Ctrl-C; typer gives it too
+PIPE_CLOSED = 141  # by SIGPIPE
 
 
 def delivered(command: Callable[[], int]) -> int:

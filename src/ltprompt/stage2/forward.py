@@ -14,11 +14,10 @@ from ltprompt.device import Compute
 from ltprompt.packing.batching import micro_batches
 from ltprompt.packing.sequences import Sequences
 from ltprompt.stage2.prompt import insert, vocabulary_ids
-from ltprompt.stage2.readout import Readout
+from ltprompt.stage2.readout import OutputRows, Readout
 from ltprompt.tasks.template import Encoded
 
 Embed = Callable[[Tensor], Tensor]
-OutputRows = tuple[Tensor, Tensor | None]
 
 MAX_TOKENS = 4096  # of a micro-batch in evaluation
 

@@ -133,22 +133,22 @@ def _pair(template: str, trains: str) -> Method:
         if name not in known:
             raise InputError(f"unknown {axis} {name!r}: {choices(name, known)}")
     if (template, trains) == ("discrete", "nothing"):
-        raise InputError("a discrete template on a frozen backbone has nothing to train; choose another `template` or `trains`")
+        raise InputError("a discrete template on a frozen backbone has nothing to train; choose another `trains`")
     return Method(template, trains)  # type: ignore[arg-type]
 
 
 def resolved_rank(method: Method, given: float | None) -> float | None:
     """Return the rank or sparsity that a method works with.
 
-    Raises `InputError`, which calls it the size, where the method takes none or the value makes no sense.
+    Raises `InputError`, which calls it `size` as settings do, where the method takes none or the value makes no sense.
     """
     if method.rank is None:
         if given is not None:
-            raise InputError(f"method {method.name!r} takes no size; leave it out")
+            raise InputError(f"method {method.name!r} takes no `size`; leave it out")
         return None
     rank = method.rank if given is None else given
     share = method.trains == "super-tuning"
     if not (0 < rank < 1 if share else rank >= 1 and rank == int(rank)):
         what = "a sparsity between 0 and 1" if share else "a rank, a whole number from 1"
-        raise InputError(f"size {rank:g} does not suit method {method.name!r}; give {what}, such as {method.rank:g}")
+        raise InputError(f"`size` {rank:g} does not suit method {method.name!r}; give {what}, such as {method.rank:g}")
     return rank

@@ -40,7 +40,7 @@ def execute_on_ray(
     gpus_per_worker: float = 0,
     phase: Phase = no_phase,
 ) -> Summary:
-    """Run the unfinished ones of a grid's jobs on Ray, several at a time; else as `execute.execute`.
+    """Run the unfinished ones of a grid's jobs on Ray, several at a time; else as `local.execute`.
 
     workers: how many at once; needed without `address`; with it, as many as there is room for where it is None.
     address: of a running cluster, ``auto`` or host:port; None starts Ray on this machine alone and stops it again.
