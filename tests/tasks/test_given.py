@@ -114,7 +114,7 @@ def test_a_data_set_s_own_names_go_before_the_task_s_unless_they_say_nothing() -
     assert rows_from(nameless, NUMBERED) == EXPECTED
     assert rows_from(class_labels(["0", "1", "2"], [2, 1, 0]), NUMBERED) == EXPECTED
     assert rows_from(nameless, NUMBERED, labels=nameless["label"]) == EXPECTED
-    with pytest.raises(InputError, match=r"rows\[0\]: unknown label 'LABEL_2'; .* label_map: {LABEL_2: entailment}$"):
+    with pytest.raises(InputError, match=r"rows\[0\]: unknown label 'LABEL_2'; .* label_map: {'LABEL_2': entailment}$"):
         rows_from(nameless, PAIRS)
 
 

@@ -223,7 +223,9 @@ def test_tables_hold_codes_that_the_task_explains(tmp_path: Path, kind: str) -> 
     ):
         read_rows(path, XNLI)
     numbered = XNLI.model_copy(update={"label_names": XNLI.labels})
-    with pytest.raises(InputError, match=r"unknown label 'x'; choose from .*, or say in the task .* label_map: \{x: "):
+    with pytest.raises(
+        InputError, match=r"unknown label 'x'; choose from .*, or say in the task .* label_map: \{'x': "
+    ):
         read_rows(path, numbered)
     task = numbered.model_copy(update={"label_map": {"x": "neutral"}})
     assert read_rows(path, task).labels == (0, 2, 1)

@@ -156,6 +156,10 @@ def test_a_task_is_frozen() -> None:
         ({"label_names": "positive"}, "label_names: expected a list such as"),
         ({"label_map": {0: "bad"}}, "label_map: 'bad'; choose from positive, negative"),
         ({"label_map": ["positive"]}, "label_map: expected keys with values"),
+        (
+            {"label_map": {True: "positive"}},
+            "label_map: the code True is no text; YAML reads yes, .* write it in quotes",
+        ),
         ({"label_map": {None: "positive"}}, "label_map.*expected text in quotes, found None"),
         ({"label_map": {0: "positive", "0": "negative"}}, "the code 0 stands for 'positive' and for 'negative'; rem"),
         (
@@ -229,7 +233,7 @@ def test_a_misspelt_base_is_known() -> None:
 def test_codes_of_labels_are_read_as_text_and_come_back(tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     path.write_text(
-        f"{SENTIMENT}label_names: [negative, positive]\nlabel_map: {{-1: negative, 2.0: positive, true: positive}}"
+        f"{SENTIMENT}label_names: [negative, positive]\nlabel_map: {{-1: negative, 2.0: positive, 'true': positive}}"
     )
     task = load_task(path)
     assert task.label_names == ("negative", "positive")

@@ -77,7 +77,9 @@ class Labels:
         known = choices(name, self.task.labels)
         if nearest(name, self.task.labels):
             return known
-        return f"{known}, or say in the task what it stands for, as in label_map: {{{code}: {self.task.labels[0]}}}"
+        return (
+            f"{known}, or say in the task what it stands for, as in label_map: {{{brief(code)}: {self.task.labels[0]}}}"
+        )
 
 
 def class_names(feature: Any, labels: Labels) -> Sequence[str]:

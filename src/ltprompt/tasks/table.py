@@ -55,8 +55,8 @@ def read_rows(path: str | Path, task: Task, *, labelled: bool = True) -> Rows:
     """Read a .tsv (never quoted), .csv (standard quoting), .jsonl or .json (one object a line) file.
 
     The columns may stand in any order and others are ignored; labels are names, or codes of the task's `label_names` or
-    `label_map`. With `labelled` False the label column
-    is ignored and may be absent. Raises `InputError`, with the physical line, for anything that cannot be used.
+    `label_map`. With `labelled` False the label column is ignored and may be absent. Raises `InputError`, with the
+    physical line, for anything that cannot be used.
     """
     path = existing_file(Path(path), WHAT)
     if path.suffix.lower() not in _READERS:

@@ -43,7 +43,8 @@ class Task(Frozen):
     languages: languages the task is evaluated on; they may have no words of their own. Those of `words` where none
         are given.
     label_names: label of the numbers 0, 1, ... where data hold numbers; every label is named.
-    label_map: other codes in data, as text -> label. A number's text is its digits, a truth value's true or false.
+    label_map: other codes in data, as text -> label. A number's text is its digits, a truth value's true or false, in
+        quotes.
     """
 
     name: str
@@ -211,6 +212,11 @@ def _by_text(codes: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return label_map by the text of its codes; what is no code stays, for pydantic to refuse."""
     by_text: dict[Any, Any] = {}
     for code, label in codes.items():
+        if isinstance(code, bool):
+            raise InputError(
+                f"label_map: the code {code} is no text; YAML reads yes, no, on, off so: write it in quotes, "
+                "and 'true' or 'false' for a truth value in data"
+            )
         text = code_text(code)
         if by_text.setdefault(code if text is None else text, label) != label:
             raise InputError(f"label_map: the code {text} stands for {by_text[text]!r} and for {label!r}; remove one")
