@@ -111,9 +111,11 @@ def test_a_run_is_what_the_library_does_by_hand(base: Path, finished: Path) -> N
             backbone, "xnli", spec.method, ticket, epochs=2, lr=0.01, max_length=48, seed=spec.seed, language="en"
         )
         split = base / "splits" / "en"
-        train, dev = (read_rows(split / f"{part}.{spec.shots}.jsonl", classifier.task) for part in ("train", "dev"))
-        fit = classifier.fit(train, dev)
-        tests = {code: read_rows(base / f"test.{code}.tsv", classifier.task) for code in ("en", "sw")}
+        train, dev = (
+            read_rows(split / f"{part}.{spec.shots}.jsonl", classifier.resolved.task) for part in ("train", "dev")
+        )
+        fit = classifier.fit(train, dev).history_
+        tests = {code: read_rows(base / f"test.{code}.tsv", classifier.resolved.task) for code in ("en", "sw")}
         found = classifier.evaluate(tests)
         assert record.result.kept_epoch == fit.kept_epoch
         assert record.result.losses == tuple(epoch.loss for epoch in fit.epochs)
