@@ -180,6 +180,8 @@ def test_fit_returns_the_classifier_and_labels_may_stand_apart() -> None:
         apart.fit(TEXTS, MOODS[1:])
     with pytest.raises(InputError, match="a row has 2 texts, task mood takes text"):
         apart.predict([("a", "b")])
+    with pytest.raises(InputError, match=r"expected a row as a mapping of columns.* found 5"):
+        apart.predict([5])
 
 
 def test_pairs_of_texts_are_rows_too() -> None:

@@ -281,7 +281,8 @@ class PromptClassifier(_Parameters):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label [N] of each row, by name."""
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        labels: np.ndarray = self.classes_[best]
         return labels
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -435,7 +436,7 @@ def _rows(X: Any, task: Task, y: Any = None, *, labelled: bool = True) -> Rows:
     if isinstance(X, Rows) and y is None:
         return rows_from(X, task, labelled)
     texts = X.texts if isinstance(X, Rows) else X
-    records = [dict(row) if isinstance(row, Mapping) else _record(row, task) for row in texts]
+    records = [_record(row, task) for row in texts]
     if y is not None:
         if len(records) != len(y):
             raise InputError(f"X has {len(records)} rows and y {len(y)} labels; give one label a row")
@@ -444,6 +445,10 @@ def _rows(X: Any, task: Task, y: Any = None, *, labelled: bool = True) -> Rows:
 
 
 def _record(row: Any, task: Task) -> dict[str, Any]:
+    if isinstance(row, Mapping):
+        return dict(row)
+    if not isinstance(row, (str, tuple, list, np.ndarray)):
+        raise InputError(f"expected a row as a mapping of columns, a text or a tuple of texts, found {brief(row)}")
     fields = (row,) if isinstance(row, str) else tuple(row)
     if len(fields) != len(task.columns):
         raise InputError(
