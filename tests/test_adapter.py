@@ -69,7 +69,7 @@ def test_a_loaded_adapter_predicts_the_very_same(kind: str, trained: str, tmp_pa
     loaded = PromptClassifier.from_pretrained(tmp_path / "adapter", compute=CPU)
     assert loaded.backbone is not classifier.backbone
     assert np.array_equal(loaded.predict_proba(OTHER), before)
-    assert loaded.settings == classifier.settings
+    assert loaded.resolved.settings == classifier.resolved.settings
     untrained = toy_classifier(Backbone.from_pretrained(folder), trained, lr=1e-12)
     assert np.abs(untrained.predict_proba(OTHER) - before).max() > 1e-3
 

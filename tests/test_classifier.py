@@ -48,7 +48,7 @@ def by_hand(classifier: PromptClassifier, rows: list[dict[str, str]]) -> np.ndar
     pieces = [backbone.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("right", "maybe", "wrong")]
     found = []
     for row in rows:
-        (filled,) = classifier.template.encode([(row["premise"], row["hypothesis"])])
+        (filled,) = classifier.resolved.template.encode([(row["premise"], row["hypothesis"])])
         ids = torch.from_numpy(filled.ids)
         words = model.get_input_embeddings()(ids.clamp_min(0)).detach()
         words[ids < 0] = adapter.folded[-ids[ids < 0] - 1]
@@ -79,7 +79,7 @@ def test_predictions_and_measures_follow_from_the_probabilities() -> None:
     classifier = toy_classifier(toy_backbone("bert"))
     probabilities = classifier.predict_proba(TRAIN)
     predicted = [LABELS[int(row.argmax())] for row in probabilities]
-    assert classifier.predict(TRAIN) == predicted
+    assert classifier.predict(TRAIN).tolist() == predicted
     found = classifier.evaluate({"en": TRAIN, "xx": OTHER})
     pairs = [(LABELS.index(row["label"]), LABELS.index(label)) for row, label in zip(TRAIN, predicted, strict=True)]
     english = found.by_language["en"]
@@ -151,7 +151,7 @@ def test_every_epoch_is_told_and_the_kept_one_predicts() -> None:
     heard: list[Any] = []
     backbone = toy_backbone("bert")
     classifier = PromptClassifier(backbone, **(UNTRAINED | {"epochs": 5, "lr": 0.05}))
-    fit = classifier.fit(TRAIN, OTHER, on_epoch=heard.append)
+    fit = classifier.fit(TRAIN, OTHER, on_epoch=heard.append).history_
     assert tuple(heard) == fit.epochs
     assert [epoch.number for epoch in fit.epochs] == [1, 2, 3, 4, 5]
     accuracies = [epoch.dev_accuracy for epoch in fit.epochs]
@@ -161,7 +161,7 @@ def test_every_epoch_is_told_and_the_kept_one_predicts() -> None:
 
 def test_imbalance_is_a_warning_with_counts_and_an_absent_class_an_error() -> None:
     classifier = PromptClassifier(toy_backbone("bert"), **(UNTRAINED | {"epochs": 1}))
-    fit = classifier.fit([*TRAIN, TRAIN[0]])
+    fit = classifier.fit([*TRAIN, TRAIN[0]]).history_
     assert len(fit.warnings) == 1
     assert "entailment 3, neutral 2, contradiction 2" in fit.warnings[0]
     with pytest.raises(InputError, match="no example of neutral"):
@@ -261,7 +261,7 @@ def test_every_method_is_saved_and_loaded(kind: str, method: str, tmp_path: Path
     classifier = toy_classifier(toy_backbone(kind), method, size=size)
     classifier.save_pretrained(tmp_path / "adapter")
     loaded = PromptClassifier.from_pretrained(tmp_path / "adapter", toy_backbone(kind), compute=CPU)
-    assert loaded.method.name == method
+    assert loaded.resolved.method.name == method
     assert np.array_equal(loaded.predict_proba(OTHER), classifier.predict_proba(OTHER))
     untrained = toy_classifier(toy_backbone(kind), method, size=size, lr=1e-9)
     assert np.abs(untrained.predict_proba(OTHER) - classifier.predict_proba(OTHER)).max() > 1e-3
@@ -314,13 +314,13 @@ def test_an_adapter_is_used_in_the_dtype_that_it_was_trained_in(
 )
 def test_every_prompting_method_learns(kind: str, method: str, lr: float, epochs: int) -> None:
     classifier = toy_classifier(toy_backbone(kind), method, lr=lr, epochs=epochs)
-    assert classifier.predict(TRAIN) == [row["label"] for row in TRAIN]
+    assert classifier.predict(TRAIN).tolist() == [row["label"] for row in TRAIN]
 
 
 def test_the_epoch_with_the_best_dev_accuracy_is_kept_with_its_classifier() -> None:
     backbone = toy_backbone("bert")
     classifier = PromptClassifier(backbone, "xnli", "ft", compute=CPU, lr=0.01, epochs=30, batch_size=4, max_length=48)
-    fit = classifier.fit(TRAIN, TRAIN)
+    fit = classifier.fit(TRAIN, TRAIN).history_
     best = max(epoch.dev_accuracy or 0 for epoch in fit.epochs)
     assert fit.kept_epoch == next(epoch.number for epoch in fit.epochs if epoch.dev_accuracy == best)
     assert fit.kept_epoch < 30, "an earlier epoch must be kept for this test to mean anything"

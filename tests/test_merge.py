@@ -55,7 +55,7 @@ class Merged:
 
 def filled(classifier: PromptClassifier) -> tuple[torch.Tensor, torch.Tensor]:
     """Templates of OTHER, padded; slots still negative."""
-    examples = classifier.template.encode([(row["premise"], row["hypothesis"]) for row in OTHER])
+    examples = classifier.resolved.template.encode([(row["premise"], row["hypothesis"]) for row in OTHER])
     length = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), length), classifier.backbone.tokenizer.pad_token_id)
     attention = torch.zeros_like(ids)
@@ -234,7 +234,7 @@ def test_the_shown_template_with_a_real_vocabulary(tmp_path: Path) -> None:
     classifier.merge(tmp_path / "merged")
     row = {"premise": "Two dogs, one of them black, run", "hypothesis": "They aren't asleep"}
     text = AutoTokenizer.from_pretrained(tmp_path / "merged")(readme_text(tmp_path / "merged", row))["input_ids"]
-    example = classifier.template.encode([(row["premise"], row["hypothesis"])])[0]
+    example = classifier.resolved.template.encode([(row["premise"], row["hypothesis"])])[0]
     assert text == added(torch.from_numpy(example.ids), len(tokenizer)).tolist()
 
 

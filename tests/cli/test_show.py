@@ -74,5 +74,7 @@ def test_an_evaluation_shows_measures_means_and_confusions() -> None:
 def test_the_precision_is_shown_beside_that_of_training(
     used: str, trained: str | None, asked: str, expected: str
 ) -> None:
-    classifier: Any = SimpleNamespace(compute=resolve("cpu", used), adapter=SimpleNamespace(dtype=trained))
+    classifier: Any = SimpleNamespace(
+        resolved=SimpleNamespace(compute=resolve("cpu", used)), adapter=SimpleNamespace(dtype=trained)
+    )
     assert show_precision(classifier, asked) == expected

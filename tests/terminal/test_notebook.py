@@ -25,7 +25,7 @@ rows = [{"premise": "a mat", "hypothesis": "good", "label": "neutral"},
 clf = PromptClassifier(backbone, task="xnli", ticket=scores.select(ratio=0.2), epochs=2, max_length=48)
 with bar("training", 2, "epoch") as advance:
     clf.fit(rows, on_epoch=lambda epoch: advance(1, f"loss {epoch.loss:.3f}"))
-print(clf.predict(rows))
+print(clf.predict(rows).tolist())
 """
 
 

@@ -5,11 +5,12 @@ What was found is checked against the stock model's own logits when the backbone
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,17 @@ from ltprompt.packing.attention import PACKED
 from ltprompt.packing.last_layer import LastLayer
 from ltprompt.packing.sequences import Sequences, encode_packed, encode_padded
 
+_SHARING = threading.Lock()  # held while a backbone that is shared is looked for or loaded
 
-class Backbone:
+
+class _Shared:
+    """What scikit-learn's `clone` returns as it is, where it would copy it."""
+
+    def __sklearn_clone__(self) -> Self:
+        return self
+
+
+class Backbone(_Shared):
     """A masked language model with its tokenizer, in fp32 masters, with its parts found and verified.
 
     model: the stock Hugging Face model, in evaluation mode, no parameter requiring a gradient.
@@ -237,3 +247,25 @@ class Backbone:
         trial = Trial(self.base, self._positions, sample, hidden)
         self._can_pack = trial.packs()
         self._last_layer = trial.narrows(self.layers[-1]) if self._can_pack else None
+
+
+def shared_backbone(name: str | Path, *, revision: str | None = None, device: torch.device | str = "cpu") -> Backbone:
+    """Return a backbone that is loaded once a process, as `Backbone.from_pretrained` does, and shared by who asks.
+
+    The last two are held. A folder whose files have changed is loaded anew.
+    """
+    with _SHARING:
+        return _load_shared(loading.label(name), revision, str(device), _stamps(Path(name)))
+
+
+@lru_cache(maxsize=2)
+def _load_shared(name: str, revision: str | None, device: str, stamps: tuple[tuple[str, int, int], ...]) -> Backbone:
+    return Backbone.from_pretrained(name, revision=revision, device=device)
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, time and size of a folder's files; nothing where there is no folder."""
+    if not folder.is_dir():
+        return ()
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)

@@ -176,19 +176,19 @@ def _train_all(
 
 def _train(classifier: PromptClassifier, train: Rows, dev: Rows, out: Path, say: Callable[[str], None]) -> None:
     """Train one method and save its adapter."""
-    method = classifier.method.name
+    method = classifier.resolved.method.name
     adapter = out / f"adapter-{method}"
     ticket = ["--ticket", out / "ticket-20.safetensors"] if method == "ltp" else []
     say(
         _command(
-            *("train", MINI, "--task", classifier.task.name, "--method", method, *ticket),
+            *("train", MINI, "--task", classifier.resolved.task.name, "--method", method, *ticket),
             *("--train", train.name, "--dev", dev.name, "--out", adapter),
             *_flags(TRAIN),
-            *_where(classifier.compute),
+            *_where(classifier.resolved.compute),
         )
     )
     with bar(f"training {method}", classifier.recipe.epochs, "epoch") as advance:
-        fit = classifier.fit(train, dev, on_epoch=lambda epoch: advance(1, f"loss {epoch.loss:.3f}"))
+        fit = classifier.fit(train, dev=dev, on_epoch=lambda epoch: advance(1, f"loss {epoch.loss:.3f}")).history_
     classifier.save_pretrained(adapter)
     say(f"{fit.changed_entries:,} backbone entries changed; kept epoch {fit.kept_epoch} of {len(fit.epochs)}")
 

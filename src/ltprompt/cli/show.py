@@ -75,11 +75,11 @@ def show_precision(classifier: PromptClassifier, asked: str) -> str:
 
     asked: what ``--dtype`` was.
     """
-    used = classifier.compute.dtype_name
+    used = classifier.resolved.compute.dtype_name
     trained = None if classifier.adapter is None else classifier.adapter.dtype
     if trained in (used, None):
         return f"computed in {used}{', as trained' if trained else ''}"
-    why = f", for which {classifier.compute.device} has no instructions here" if asked == "auto" else ""
+    why = f", for which {classifier.resolved.compute.device} has no instructions here" if asked == "auto" else ""
     return f"computed in {used}; the adapter was trained in {trained}{why}"
 
 

@@ -138,7 +138,7 @@ def train(
         _warn(note)
 
     with bar("training", classifier.recipe.epochs, "epoch") as advance:
-        fit = classifier.fit(rows, dev_rows, on_epoch=lambda epoch: advance(1, _epoch_text(epoch)))
+        fit = classifier.fit(rows, dev=dev_rows, on_epoch=lambda epoch: advance(1, _epoch_text(epoch))).history_
     for warning in fit.warnings:
         _warn(warning)
     classifier.save_pretrained(out)

@@ -111,9 +111,11 @@ def test_a_run_is_what_the_library_does_by_hand(base: Path, finished: Path) -> N
             backbone, "xnli", spec.method, ticket, epochs=2, lr=0.01, max_length=48, seed=spec.seed, language="en"
         )
         split = base / "splits" / "en"
-        train, dev = (read_rows(split / f"{part}.{spec.shots}.jsonl", classifier.task) for part in ("train", "dev"))
-        fit = classifier.fit(train, dev)
-        tests = {code: read_rows(base / f"test.{code}.tsv", classifier.task) for code in ("en", "sw")}
+        train, dev = (
+            read_rows(split / f"{part}.{spec.shots}.jsonl", classifier.resolved.task) for part in ("train", "dev")
+        )
+        fit = classifier.fit(train, dev).history_
+        tests = {code: read_rows(base / f"test.{code}.tsv", classifier.resolved.task) for code in ("en", "sw")}
         found = classifier.evaluate(tests)
         assert record.result.kept_epoch == fit.kept_epoch
         assert record.result.losses == tuple(epoch.loss for epoch in fit.epochs)
@@ -363,7 +365,7 @@ def test_a_failed_run_is_recorded_tried_once_more_and_the_rest_goes_on(
     real, tries = PromptClassifier.fit, []
 
     def fit(self: PromptClassifier, *given: Any, **named: Any) -> Any:
-        if self.method.name == "ft":
+        if self.method == "ft":
             tries.append(1)
             raise RuntimeError("no luck")
         return real(self, *given, **named)

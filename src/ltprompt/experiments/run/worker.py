@@ -61,7 +61,7 @@ class GridWorker:
         if resolve_settings(spec.method, settings) != spec.settings:
             raise LtpError("this worker resolves settings otherwise; install the driver's version of ltprompt here")
         start = time.perf_counter()
-        fit = classifier.fit(assets[TRAIN], assets.get(DEV))
+        fit = classifier.fit(assets[TRAIN], dev=assets.get(DEV)).history_
         trained = time.perf_counter()
         tests: dict[str, TestTable] = {language: assets[f"{TEST}{language}"] for language in spec.tests}
         found = classifier.evaluate({language: table.rows for language, table in tests.items()})
