@@ -15,7 +15,8 @@ from torch import Tensor
 from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone
 from ltprompt.errors import InputError
-from ltprompt.files.artifacts import atomic_folder, check_new
+from ltprompt.files.artifacts import atomic_folder
+from ltprompt.files.places import check_new
 from ltprompt.tasks import Task
 from ltprompt.tasks.verbaliser import Verbaliser
 

@@ -727,6 +727,8 @@ PLACES = {
     "predict": ["predict", "a", "bare.tsv", "--out", "bad/p.tsv"],
     "predict json": ["predict", "a", "bare.tsv", "--json", "bad/p.json"],
     "merge": ["merge", "a", "--out", "bad/m"],
+    "grid": ["grid", "grid.yaml", "--out", "bad/g"],
+    "demo": ["demo", "--out", "bad/d"],
 }
 
 
@@ -738,6 +740,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("work was begun"))
     monkeypatch.setattr(Backbone, "from_pretrained", lambda *_, **__: pytest.fail("work was begun"))
     (place / "bad").write_text("a file where a folder is wanted")
+    (place / "grid.yaml").write_text("name: toy\n")
     before = files(place)
     command = PLACES[name]
     (wanted,) = [word for word in command if word.startswith("bad/")]

@@ -48,11 +48,11 @@ def grid(
     ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
-    from ltprompt.cli.watching import stage_one_bar
-    from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
     from ltprompt.experiments.run.ray_start import ray_ahead
+    from ltprompt.files.places import check_folder
     from ltprompt.terminal import phase
 
+    check_folder(out, "out")
     with ray_ahead(None if dry_run or ray else workers, device):
         with phase("loading the libraries"):
             from ltprompt.cli.watching import stage_one_bar
@@ -87,7 +87,7 @@ def report(
     from ltprompt.cli.outputs import check_outputs
     from ltprompt.experiments.folder import GridFolder, read_results
     from ltprompt.experiments.report.report import write_report
-    from ltprompt.files.artifacts import check_folder
+    from ltprompt.files.places import check_folder
 
     results = read_results(directory)
     place = out or GridFolder(directory).report

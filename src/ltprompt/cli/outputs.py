@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltprompt.files.places import check_file
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,8 +17,6 @@ STDOUT = Path("-")  # how a command is told to write to standard output
 
 def check_outputs(**files: Path | None) -> None:
     """Raise `InputError` where one of the files, by the fields that name them, cannot be written; before long work."""
-    from ltprompt.files.artifacts import check_file
-
     for field, path in files.items():
         if path is not None and path != STDOUT:
             check_file(path, field)

@@ -158,7 +158,8 @@ def evaluate(
     """Evaluate an adapter on labelled tables: accuracy, macro-F1 and confusion by language."""
     from ltprompt.cli.outputs import STDOUT, check_outputs, give_result, write_predictions
     from ltprompt.cli.show import show_evaluation, show_precision
-    from ltprompt.files.artifacts import check_folder, json_text
+    from ltprompt.files.artifacts import json_text
+    from ltprompt.files.places import check_folder
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
 
@@ -220,7 +221,7 @@ def predict(
 
 def merge(
     adapter_dir: AdapterDir,
-    out_dir: Annotated[Path | None, typer.Argument(metavar="[OUT_DIR]", help="the same as --out")] = None,
+    out_dir: Annotated[Path | None, typer.Argument(metavar="OUT_DIR", help="the same as --out")] = None,
     out: Annotated[Path | None, typer.Option(help="folder to write, which must not exist")] = None,
     backbone: OtherBackbone = None,
     revision: OtherRevision = None,
@@ -229,7 +230,7 @@ def merge(
     threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
-    from ltprompt.files.artifacts import check_new
+    from ltprompt.files.places import check_new
 
     place = one_place(out_dir, out)
     check_new(place)

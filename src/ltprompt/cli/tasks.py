@@ -50,7 +50,7 @@ def task_check(
 
 @task_app.command("new", cls=Command)
 def task_new(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="the same as --out")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="the same as --out")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="task file to write")] = None,
     pairs: Annotated[bool, typer.Option("--pairs/--single", help="two texts an example, or one")] = True,
 ) -> None:
