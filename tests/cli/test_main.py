@@ -501,6 +501,9 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "one language twice": (nothing, [*EVALUATE, "--data", "en=train.tsv"], "names the language 'en' twice"),
     "adapter overwritten": (nothing, [*SP[:-6], "--out", "a"], "already holds an adapter"),
     "scores overwritten": (nothing, [*SCORES, "--out", "scores"], "already holds finished scores"),
+    "plot of another form": (
+        nothing, ["ticket", "inspect", "t30.safetensors", "--plot", "p.gif"], r"cannot draw a chart as 'p\.gif'; give",
+    ),
     "merged overwritten": (nothing, ["merge", "a", "merged"], "merged already exists"),
 }  # fmt: skip
 

@@ -104,6 +104,12 @@ def test_a_list_of_tables_of_a_task(line: str) -> None:
     assert (found["task"], found["data"], found["json_"]) == ("T", ["x", "y"], "-")
 
 
+@pytest.mark.parametrize("line", ["T --data x y --json j", "T --json j --data x y", "--data x y --json j -- T"])
+def test_a_file_of_json_beside_a_list(line: str) -> None:
+    found = parsed("task", "check", *line.split())
+    assert (found["task"], found["data"], found["json_"]) == ("T", ["x", "y"], "j")
+
+
 @pytest.mark.parametrize("flag", ["union", "intersect"])
 def test_a_list_of_tickets_of_a_command_without_arguments(flag: str) -> None:
     for line in (f"--{flag} a b --out U", f"--out U --{flag} a b", f"--{flag} a --out U --{flag} b"):
@@ -155,6 +161,8 @@ def test_words_without_a_list_are_left_as_they_are() -> None:
         ("compare a b --json -- --json", "a b --json", "-"),
         ("inspect --json a", "a", "-"),
         ("inspect --json x.json a", "a", "x.json"),
+        ("inspect a --json x", "a", "x"),
+        ("inspect --json x a", "a", "x"),
         ("inspect a --json --plot p", "a", "-"),
         ("inspect a --plot p --json", "a", "-"),
     ],

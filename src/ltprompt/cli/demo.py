@@ -51,9 +51,9 @@ def demo(out: Path, compute: Compute, say: Callable[[str], None] = print) -> Non
     What an earlier demonstration left there is replaced. Raises `InputError` where `out` holds anything else or cannot
     be written.
     """
-    check_folder(out, "out")
     inputs = _inputs(out)
     written = _check_place(out, inputs)
+    check_folder(out, "out")
     say(f"ltprompt demo: the lottery ticket method, offline; everything is kept in {out}")
     _write_inputs(out, inputs, written)
     backbone = Backbone.from_pretrained(MINI, device=compute.device)

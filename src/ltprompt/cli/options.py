@@ -30,13 +30,13 @@ OtherBackbone = Annotated[str | None, typer.Option("--backbone", help="where the
 TaskName = Annotated[str, typer.Option(help="xnli, americasnli or a task file .yaml")]
 Language = Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write JSON to this file; - is stdout")]
-BARE_JSON = "[FILE.json]"
+BARE_JSON = "[FILE]"
 BareJson = Annotated[
     Path | None,
     typer.Option(
         "--json",
         metavar=BARE_JSON,
-        help="JSON to stdout, or to a file whose name ends in .json; --json=FILE takes any name",
+        help="JSON to stdout (alone or as -) or to a file, which beside a list of files ends in .json",
     ),
 ]
 
@@ -162,19 +162,22 @@ def one_place(argument: Path | None, out: Path | None) -> Path:
 def spell_json(words: Sequence[str], parameters: Sequence[Any]) -> list[str]:
     """Return a command's words with a bare `--json`, where the command takes it so, spelt `--json -`.
 
-    Before there were files it was a flag, so what follows is its file only where it is `-` or ends in .json.
+    Before there were files it was a flag, and what follows may be an argument of the command. It is the flag's file
+    where it is `-` or ends in .json, and where a command of so many arguments has them all elsewhere.
     """
     if not any(option.metavar == BARE_JSON for option in parameters):
         return list(words)
-    return list(_json_words(words))
+    endless = any(parameter.nargs == -1 for parameter in parameters if parameter.param_type_name == "argument")
+    return list(_json_words(words, complete=not endless and _lists(words, parameters)[1] <= 0))
 
 
-def _json_words(words: Sequence[str]) -> Iterator[str]:
+def _json_words(words: Sequence[str], complete: bool) -> Iterator[str]:
     for place, word in enumerate(words):
         yield word
         if word == "--json" and "--" not in words[:place]:
             following = words[place + 1] if place + 1 < len(words) else ""
-            if following != "-" and not following.endswith(".json"):
+            is_file = following == "-" or following.endswith(".json")
+            if not (is_file or (complete and following and not following.startswith("-"))):
                 yield "-"
 
 

@@ -107,11 +107,13 @@ def ticket_inspect(
     """Show where a ticket's entries lie, by layer and by kind of module."""
     from ltprompt.cli.outputs import check_outputs, give_result, result_json
     from ltprompt.cli.show import show_distribution
-    from ltprompt.tickets.chart import draw_distribution
+    from ltprompt.tickets.chart import chart_form, draw_distribution
     from ltprompt.tickets.distribution import distribution
     from ltprompt.tickets.ticket import Ticket
 
     check_outputs(json_=json_, plot=plot)
+    if plot is not None:
+        chart_form(plot)
     ticket = Ticket.load(file)
     found = distribution(ticket)
     header = {name: getattr(ticket, name) for name in HEADER}
