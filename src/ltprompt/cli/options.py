@@ -83,6 +83,7 @@ class SettingsCommand(Command):
 
     @params.setter
     def params(self, own: list[Any]) -> None:
+        """Take the command's own parameters, as click sets them."""
         self._params = own
 
     def invoke(self, ctx: Any) -> Any:
