@@ -16,6 +16,7 @@ from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone
 from ltprompt.errors import InputError
 from ltprompt.files.artifacts import atomic_folder
+from ltprompt.files.places import check_new
 from ltprompt.tasks import Task
 from ltprompt.tasks.verbaliser import Verbaliser
 
@@ -38,11 +39,10 @@ def merge(
     The n vectors of the folded prompt become n added words <p1> ... <pn>. Where the adapter moved the input embeddings
     of a tied backbone alone, the output matrix and its bias are written out. README.md in the folder shows template and
     label words. parts: of the template, as `Task.template_for` gives them. max_length: tokens of a filled template.
-    Raises `InputError` where `out` exists, `OutputError` where it cannot be written.
+    Raises `InputError` where `out` exists or cannot be made, `OutputError` where it cannot be written.
     """
     out = Path(out)
-    if out.exists():
-        raise InputError(f"{out} already exists; choose another folder or delete it")
+    check_new(out)
     words = [f"<p{number + 1}>" for number in range(len(adapter.folded))]
     with atomic_folder(out) as folder:
         _write(backbone, adapter, words, folder)

@@ -54,46 +54,39 @@ class Settings(Frozen):
 
 
 class ScoresSettings(Settings):
-    """Stage 1, with the paper's values (section 4.2) as defaults.
+    """Stage 1, with the paper's values (section 4.2) as defaults; a field's description is the help of its flag."""
 
-    strategy: how the embeddings take part. epochs: passes over the text. steps: optimizer steps, instead of epochs; the
-    rate decays over them. batch_size: lines a step. lr: initial rate, decaying linearly to 0. l1: coefficient of
-    Σ|θ^l − θ| / N. clip: largest gradient norm. max_length: tokens a line. held_out: share of lines kept for
-    evaluation. evaluate_every: steps between evaluations and checkpoints. keep: final weights or those of the best
-    held-out loss. seed: of masks, order and dropout.
-    """
-
-    strategy: Literal["decoupled", "tied", "frozen-embeddings"] = "decoupled"
-    epochs: Positive = 3
-    steps: Positive | None = None
-    batch_size: Positive = 32
-    lr: Rate = 5e-5
-    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    clip: Rate = 1.0
-    max_length: Positive = 256
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    evaluate_every: Positive = 1000
-    keep: Literal["final", "best"] = "final"
-    seed: Annotated[int, Field(ge=0)] = 0
+    strategy: Literal["decoupled", "tied", "frozen-embeddings"] = Field(
+        default="decoupled", description="how the embeddings take part: decoupled, tied or frozen-embeddings"
+    )
+    epochs: Positive = Field(default=3, description="passes over the text")
+    steps: Positive | None = Field(
+        default=None, description="optimizer steps, instead of `epochs`; the rate decays over them"
+    )
+    batch_size: Positive = Field(default=32, description="lines a step")
+    lr: Rate = Field(default=5e-5, description="initial rate, decaying linearly to 0")
+    l1: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="coefficient of the L1 term Σ|θ^l − θ| / N")
+    clip: Rate = Field(default=1.0, description="largest gradient norm")
+    max_length: Positive = Field(default=256, description="tokens a line")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="share of lines kept for evaluation")
+    evaluate_every: Positive = Field(default=1000, description="steps between evaluations and checkpoints")
+    keep: Literal["final", "best"] = Field(
+        default="final", description="weights to score: final, or best on held-out lines"
+    )
+    seed: int = Field(default=0, ge=0, description="of masks, order and dropout")
 
 
 class TrainSettings(Settings):
-    """Stage 2. What is None comes from the method's recipe.
+    """Stage 2. What is None comes from the method's recipe; a field's description is the help of its flag."""
 
-    epochs, batch_size, lr, schedule: of the optimisation. prompt_lr: the prompt's own rate; lr where it is None.
-    prompt_length: pseudo-tokens. max_length: tokens an example. language: whose words and pattern are used; None is
-    the task's own default. seed: of the prompt's initial values, order and dropout. keep_prompt_encoder: save the
-    unfolded prompt too. size: of what `lora` and `shira` (rank) or `super-tuning` (sparsity) add.
-    """
-
-    epochs: Positive | None = None
-    batch_size: Positive | None = None
-    lr: Rate | None = None
-    prompt_lr: Rate | None = None
-    schedule: Literal["constant", "linear"] | None = None
-    prompt_length: Positive = 4
-    max_length: Positive = 256
-    language: str | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    keep_prompt_encoder: bool = False
-    size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Positive | None = Field(default=None, description="passes over the examples")
+    batch_size: Positive | None = Field(default=None, description="examples a step")
+    lr: Rate | None = Field(default=None, description="rate")
+    prompt_lr: Rate | None = Field(default=None, description="the prompt's own rate [that of `lr`]")
+    schedule: Literal["constant", "linear"] | None = Field(default=None, description="constant or linear decay")
+    prompt_length: Positive = Field(default=4, description="pseudo-tokens")
+    max_length: Positive = Field(default=256, description="tokens an example")
+    language: str | None = Field(default=None, description="language of label words and pattern [the task's own]")
+    seed: int = Field(default=0, ge=0, description="of the prompt's start, order and dropout")
+    keep_prompt_encoder: bool = Field(default=False, description="save the prompt before folding too")
+    size: Rate | None = Field(default=None, description="rank of lora and shira, sparsity of super-tuning")

@@ -90,6 +90,14 @@ def test_a_grid_runs_reports_and_is_not_run_again(
     assert "LTP 30 %" in shown.out
     assert (place / "page.html").is_file()
     assert sorted(path.name for path in Path("out/report").iterdir()) == ["comparisons.csv", "report.csv", "report.tex"]
+    elsewhere = run("report", "out", "--out", "elsewhere")
+    assert elsewhere.out.partition("written: ")[0] == shown.out.partition("written: ")[0]
+    assert Path("elsewhere/report.csv").read_bytes() == Path("out/report/report.csv").read_bytes()
+    Path("file").touch()
+    for flag, bad in (("--out", "file"), ("--csv", "file/r.csv"), ("--html", "elsewhere")):
+        refused = run("report", "out", flag, bad)
+        assert (refused.status, refused.out) == (1, "")
+        assert refused.err.endswith(f"choose another {flag}\n")
     monkeypatch.setattr(PromptClassifier, "fit", lambda *_, **__: pytest.fail("run again"))
     assert run(*command).status == 0
     again = run(*command[:2], "--out", "out", "--dry-run", *FP32)

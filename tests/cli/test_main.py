@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import os
 import re
@@ -13,24 +12,27 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
+import typer
 from helpers.command_line import Result, Run
 from helpers.toy_classifiers import LABELS, OTHER, TRAIN, toy_ticket, write_table
 from helpers.toys import toy_folder, toy_model, toy_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+import ltprompt
 from ltprompt import device
 from ltprompt.backbone.model import Backbone
 from ltprompt.cli import main as cli
-from ltprompt.settings import ScoresSettings, TrainSettings
+from ltprompt.settings import ScoresSettings, Settings, TrainSettings
 from ltprompt.stage2.methods import METHODS
 
 TEXT = [f"{row['premise']} {row['hypothesis']}" for row in TRAIN + OTHER] * 3
 FP32 = ["--dtype", "fp32", "--device", "cpu"]
+GROUP: Any = typer.main.get_command(cli.app)
 
 
 @dataclass
@@ -276,7 +278,10 @@ def test_help_ends_with_0(run: Run, command: str) -> None:
         ["ticket", "cut", "scores", "--out", "t"],
         ["ticket", "compare", "one.safetensors"],
         ["train", "model", "--unheard", "1"],
-        ["evaluate", "a", "--data", "train.tsv"],
+        ["evaluate", "a", "--data", "=train.tsv"],
+        ["evaluate", "a", "--data", "sw="],
+        ["predict", "a", "bare.tsv", "--out", "-", "--json", "-"],
+        ["merge", "a", "b", "--out", "c"],
         ["merge", "a"],
     ],
 )
@@ -287,28 +292,39 @@ def test_bad_usage_ends_with_2_and_no_traceback(run: Run, command: list[str]) ->
     assert "Usage: ltprompt" in result.err + result.out
 
 
-def shown_defaults(command: Callable[..., Any]) -> dict[str, str]:
+def shown_defaults(command: str) -> dict[str, str]:
     """What a command's help says in brackets, by parameter."""
     shown = {}
-    for name, annotation in get_type_hints(command, include_extras=True).items():
-        helps = [getattr(part, "help", None) or "" for part in get_args(annotation)[1:]]
-        found = re.search(r"\[([^\]]+)\]$", "".join(helps))
+    for parameter in GROUP.commands[command].params:
+        found = re.search(r"\[([^\]]+)\]$", parameter.help or "")
         if found:
-            shown[name] = found[1]
+            shown[parameter.name] = found[1]
     return shown
 
 
+@pytest.mark.parametrize(("command", "settings"), [("scores", ScoresSettings), ("train", TrainSettings)])
+def test_every_setting_has_its_flag_with_the_help_of_the_field(command: str, settings: type[Settings]) -> None:
+    options = {parameter.name: parameter for parameter in GROUP.commands[command].params}
+    assert settings.model_fields.keys() < options.keys()
+    for name, field in settings.model_fields.items():
+        option = options[name]
+        assert option.opts == ["--" + name.replace("_", "-")]
+        assert option.default is None
+        assert field.description
+        assert option.help.startswith(field.description.partition(" `")[0].partition(" [")[0]), name
+        assert "`" not in option.help
+
+
 def test_the_defaults_in_the_help_of_scores_are_the_settings() -> None:
-    shown = shown_defaults(cli.scores)
+    shown = shown_defaults("scores")
     assert shown.pop("threads") == "all cores"
-    named = set(inspect.signature(cli.scores).parameters) & set(ScoresSettings.model_fields)
-    assert shown.keys() == named - {"steps"}
+    assert shown.keys() == ScoresSettings.model_fields.keys() - {"steps"}
     for name, text in shown.items():
         assert text == str(ScoresSettings.model_fields[name].default), name
 
 
 def test_the_defaults_in_the_help_of_train_are_the_recipes_and_settings() -> None:
-    shown = shown_defaults(cli.train)
+    shown = shown_defaults("train")
     ltp = METHODS["ltp"].recipe
     for name in ("epochs", "batch_size", "lr"):
         usual, *others = shown[name].split("; ")
@@ -485,6 +501,9 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "one language twice": (nothing, [*EVALUATE, "--data", "en=train.tsv"], "names the language 'en' twice"),
     "adapter overwritten": (nothing, [*SP[:-6], "--out", "a"], "already holds an adapter"),
     "scores overwritten": (nothing, [*SCORES, "--out", "scores"], "already holds finished scores"),
+    "plot of another form": (
+        nothing, ["ticket", "inspect", "t30.safetensors", "--plot", "p.gif"], r"cannot draw a chart as 'p\.gif'; give",
+    ),
     "merged overwritten": (nothing, ["merge", "a", "merged"], "merged already exists"),
 }  # fmt: skip
 
@@ -536,6 +555,9 @@ def test_a_full_disk_gets_one_clear_line_and_leaves_nothing(
     monkeypatch.setattr(*((os, "fsync", full) if failing == "flush" else (Path, "replace", full)))
     result = run(*WRITING[name])
     result.err = re.sub(r"^(stage 1|training|evaluating|predicting) .*left\n", "", result.err, flags=re.MULTILINE)
+    if name in ("evaluate", "plot"):  # what was found is shown before it is written
+        assert "accuracy" in result.out or "entries" in result.out
+        result.out = ""
     assert_one_line(result, r"cannot write .*: no space left on the disk; free some space or choose another place")
     assert files(place) == before
 
@@ -616,3 +638,160 @@ def test_the_program_runs_in_a_thread_that_may_set_no_signals(run: Run, default_
     thread.join()
     assert [result.status for result in found] == [0]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# JSON, places, tables and revisions.
+
+
+def test_json_goes_to_stdout_or_to_a_file_alike(run: Run, place: Path) -> None:
+    data = ["--data", "en=train.tsv", *FP32]
+    for command, file in (
+        (["evaluate", "a", *data], "e.json"),
+        (["predict", "a", "bare.tsv", *FP32], "p.json"),
+        (["ticket", "inspect", "t30.safetensors"], "i.json"),
+        (["ticket", "compare", "t30.safetensors", "t100.safetensors"], "c.json"),
+        (["task", "check", "xnli"], "t.json"),
+    ):
+        plain, written, shown = run(*command), run(*command, "--json", file), run(*command, "--json", "-")
+        assert plain.status == written.status == shown.status == 0, (plain.err, written.err, shown.err)
+        assert written.out == plain.out
+        assert shown.out == Path(file).read_text(encoding="utf-8")
+        json.loads(shown.out)
+    assert "note: computed in fp32, as trained\n" in run("evaluate", "a", *data, "--json", "-").err
+
+
+def test_predictions_as_json_are_those_of_the_table(run: Run, place: Path) -> None:
+    found = run("predict", "a", "bare.tsv", "--out", "p.tsv", "--json", "-", *FP32)
+    rows = [line.split("\t") for line in Path("p.tsv").read_text().splitlines()[1:]]
+    data = json.loads(found.out)
+    assert data["labels"] == list(LABELS)
+    assert [example["predicted"] for example in data["examples"]] == [row[1] for row in rows]
+    for example, row in zip(data["examples"], rows, strict=True):
+        assert [f"{example['probabilities'][label]:.6f}" for label in LABELS] == row[2:]
+    assert run("predict", "a", "bare.tsv", "--out", "-", *FP32).out == Path("p.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (["train.tsv"], ["en"]),
+        (["sw=other.tsv", "train.tsv"], ["sw", "en"]),
+        (["train.tsv", "other.tsv"], ["train", "other"]),
+        (["./x=y.tsv"], ["en"]),
+    ],
+)
+def test_a_table_without_a_language_gets_a_name(data: list[str], named: list[str], run: Run, place: Path) -> None:
+    shutil.copy("train.tsv", "x=y.tsv")
+    result = run("evaluate", "a", "--data", *data, "--json", "m.json", *FP32)
+    assert result.status == 0, result.err
+    assert [line.split()[0] for line in result.out.splitlines()[1 : len(named) + 1]] == named
+    assert json.loads(Path("m.json").read_text())["languages"].keys() == set(named)
+
+
+@pytest.mark.parametrize("data", [["train.tsv", "en=other.tsv"], ["train.tsv", "./train.tsv"]])
+def test_two_tables_of_one_name_are_refused(data: list[str], run: Run, place: Path) -> None:
+    assert_one_line(run("evaluate", "a", "--data", *data, *FP32), "--data names the language '(en|train)' twice; give")
+
+
+def test_merge_takes_its_place_as_out_too(run: Run, place: Path) -> None:
+    assert run("merge", "a", "--out", "new").out == "merged model in new; README.md there says how to use it\n"
+    assert files(place / "new") == files(place / "merged")
+
+
+@pytest.mark.parametrize("flags", [["--revision", "r"], ["--backbone", "other", "--revision", "r"]])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "merge", "cut"])
+def test_the_backbone_s_revision_can_be_named(
+    command: str, flags: list[str], run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    real = Backbone.from_pretrained
+
+    def watched(name: str, *, revision: str | None = None, device: Any = "cpu") -> Backbone:
+        asked.append((Path(name).name, revision))
+        return real("model", device=device)
+
+    monkeypatch.setattr(Backbone, "from_pretrained", watched)
+    words = [*WRITING[command], *flags, *(["--select", "magnitude"] if command == "cut" else [])]
+    assert run(*words).status == 0
+    assert asked == [("other" if "--backbone" in flags else "model", "r")]
+
+
+PLACES = {
+    "scores": ["bad/s" if word == "new" else word for word in SCORES],
+    "train": ["bad/a" if word == "new" else word for word in SP],
+    "cut": ["ticket", "cut", "scores", "--ratio", "0.2", "--out", "bad/t"],
+    "combine": ["ticket", "combine", "--union", "t30.safetensors", "t100.safetensors", "--out", "bad/t"],
+    "inspect": ["ticket", "inspect", "t30.safetensors", "--json", "bad/i.json"],
+    "plot": ["ticket", "inspect", "t30.safetensors", "--plot", "bad/p.png"],
+    "compare": ["ticket", "compare", "t30.safetensors", "t100.safetensors", "--json", "bad/c.json"],
+    "check": ["task", "check", "xnli", "--json", "bad/t.json"],
+    "evaluate": ["evaluate", "a", "--data", "train.tsv", "--json", "bad/m.json"],
+    "predictions": ["evaluate", "a", "--data", "train.tsv", "--predictions", "bad/p"],
+    "predict": ["predict", "a", "bare.tsv", "--out", "bad/p.tsv"],
+    "predict json": ["predict", "a", "bare.tsv", "--json", "bad/p.json"],
+    "merge": ["merge", "a", "--out", "bad/m"],
+    "grid": ["grid", "grid.yaml", "--out", "bad/g"],
+    "demo": ["demo", "--out", "bad/d"],
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    name: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in ("ltprompt.tickets.ticket.Ticket.load", "ltprompt.tickets.scores.Scores.load"):
+        monkeypatch.setattr(work, lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr(Backbone, "from_pretrained", lambda *_, **__: pytest.fail("work was begun"))
+    (place / "bad").write_text("a file where a folder is wanted")
+    (place / "grid.yaml").write_text("name: toy\n")
+    before = files(place)
+    command = PLACES[name]
+    (wanted,) = [word for word in command if word.startswith("bad/")]
+    flag = command[command.index(wanted) - 1]
+    assert_one_line(
+        run(*command), f"^error: {wanted} cannot be written: bad is not a folder that lets you; choose another {flag}\n"
+    )
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("target", ["a", "/dev/null"])
+def test_what_is_no_file_is_not_replaced_by_one(target: str, run: Run, place: Path) -> None:
+    result = run("evaluate", "a", "--data", "train.tsv", "--json", target, *FP32)
+    assert_one_line(result, f"{target} is no file but a folder or a device; choose another --json")
+
+
+# What stands before the commands.
+
+
+def test_the_version_is_one_line(run: Run) -> None:
+    assert run("--version") == Result(0, f"ltprompt {ltprompt.__version__}\n", "")
+
+
+COMPLETED = {
+    "ltprompt tic": ["ticket"],
+    "ltprompt task ": ["check", "new", "split"],
+    "ltprompt merge --o": ["--out"],
+    "ltprompt scores --hel": ["--held-out", "--help"],
+    "ltprompt train --keep": ["--keep-prompt-encoder"],
+}
+
+
+@pytest.mark.parametrize("line", COMPLETED)
+def test_a_shell_completes_commands_and_flags(line: str) -> None:
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_LTPROMPT_COMPLETE": "complete_bash"}
+    code = (
+        "import sys; from ltprompt.cli.main import main; code = main(); assert 'torch' not in sys.modules; exit(code)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.split() == COMPLETED[line]
+
+
+def test_the_script_of_completion_is_that_of_the_shell() -> None:
+    shell = shutil.which("bash")
+    assert shell
+    line = f"{sys.executable} -m ltprompt --show-completion; true"  # a last command would take the shell's place
+    found = subprocess.run([shell, "-c", line], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "_LTPROMPT_COMPLETE=complete_bash" in found.stdout
+    assert subprocess.run([shell, "-n"], input=found.stdout, text=True).returncode == 0

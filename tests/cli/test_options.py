@@ -51,7 +51,7 @@ def parsed(*words: str) -> dict[str, Any]:
 
 
 def test_every_command_takes_lists_and_renders_errors() -> None:
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 16
     for name, command in COMMANDS.items():
         assert isinstance(command, Command), name
 
@@ -101,7 +101,13 @@ def test_a_list_of_tables_by_language(line: str) -> None:
 @pytest.mark.parametrize("line", ["task check T --data x y --json", "task check --data x y --json T"])
 def test_a_list_of_tables_of_a_task(line: str) -> None:
     found = parsed(*line.split())
-    assert (found["task"], found["data"], found["json_"]) == ("T", ["x", "y"], True)
+    assert (found["task"], found["data"], found["json_"]) == ("T", ["x", "y"], "-")
+
+
+@pytest.mark.parametrize("line", ["T --data x y --json j", "T --json j --data x y", "--data x y --json j -- T"])
+def test_a_file_of_json_beside_a_list(line: str) -> None:
+    found = parsed("task", "check", *line.split())
+    assert (found["task"], found["data"], found["json_"]) == ("T", ["x", "y"], "j")
 
 
 @pytest.mark.parametrize("flag", ["union", "intersect"])
@@ -137,6 +143,34 @@ def test_words_without_a_list_are_left_as_they_are() -> None:
     words = ["mini", "--text", "a", "--unheard", "b", "-", "--", "--text", "c", "d"]
     assert spell_lists(words, COMMANDS[("scores",)].params) == words
     assert spell_lists([], COMMANDS[("scores",)].params) == []
+
+
+# JSON. Where `--json` was a flag it may stand alone, with what stood behind it then.
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "json_"),
+    [
+        ("compare a b", "a b", "None"),
+        ("compare a b --json", "a b", "-"),
+        ("compare --json a b c", "a b c", "-"),
+        ("compare a --json b", "a b", "-"),
+        ("compare a b --json -", "a b", "-"),
+        ("compare a --json x.json b", "a b", "x.json"),
+        ("compare --json=x a b", "a b", "x"),
+        ("compare a b --json -- --json", "a b --json", "-"),
+        ("inspect --json a", "a", "-"),
+        ("inspect --json x.json a", "a", "x.json"),
+        ("inspect a --json x", "a", "x"),
+        ("inspect --json x a", "a", "x"),
+        ("inspect a --json --plot p", "a", "-"),
+        ("inspect a --plot p --json", "a", "-"),
+    ],
+)
+def test_json_with_a_file_or_alone(line: str, files: str, json_: str) -> None:
+    found = parsed("ticket", *line.split())
+    given = found["files"] if "files" in found else [found["file"]]
+    assert (" ".join(given), found["json_"]) == (files, json_)
 
 
 # Errors: below the command line they name fields, and a command renders those that are its own.

@@ -185,6 +185,24 @@ def test_split_writes_three_tables(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
+def test_split_stands_among_the_commands_of_a_task_too(cli: Cli, tmp_path: Path) -> None:
+    rows = table(tmp_path / "a.tsv", ("premise", "hypothesis"), load_task("xnli").labels, 30)
+    common = [rows, "--task", "xnli", "--shots", 4, "--out"]
+    for words, out in ((["split"], "one"), (["task", "split"], "two")):
+        cli(*words, *common, tmp_path / out)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["dev.4.jsonl", "rest.jsonl", "train.4.jsonl"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_starter_takes_its_place_as_out_too(cli: Cli, tmp_path: Path) -> None:
+    for words, out in (([], "one.yaml"), (["--out"], "two.yaml")):
+        assert f"task file in {tmp_path / out}" in cli("task", "new", *words, tmp_path / out)
+    assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
+    assert "give the place to write once, as --out" in cli("task", "new", status=2)
+
+
 def test_split_says_beforehand_what_it_leaves_out(cli: Cli) -> None:
     shown = " ".join(cli("split", "--help").split())
     assert "Columns that the task does not name are left out." in shown

@@ -19,6 +19,7 @@ from ltprompt.cli.watching import stage_one_bar
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import FileFormatError, InputError
 from ltprompt.files.artifacts import SCORES_CHECKPOINT, read_json, sha256, write_json, write_text
+from ltprompt.files.places import check_folder
 from ltprompt.settings import ScoresSettings, TrainSettings
 from ltprompt.stage1.corpus import read_lines
 from ltprompt.stage1.find_scores import find_scores
@@ -47,10 +48,12 @@ PAPER_SEEDS = 5
 def demo(out: Path, compute: Compute, say: Callable[[str], None] = print) -> None:
     """Run the demonstration and leave its files in `out`: text, tables, scores, ticket, adapters, measures.
 
-    What an earlier demonstration left there is replaced. Raises `InputError` where `out` holds anything else.
+    What an earlier demonstration left there is replaced. Raises `InputError` where `out` holds anything else or cannot
+    be written.
     """
     inputs = _inputs(out)
     written = _check_place(out, inputs)
+    check_folder(out, "out")
     say(f"ltprompt demo: the lottery ticket method, offline; everything is kept in {out}")
     _write_inputs(out, inputs, written)
     backbone = Backbone.from_pretrained(MINI, device=compute.device)

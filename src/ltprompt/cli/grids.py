@@ -49,8 +49,10 @@ def grid(
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
     from ltprompt.experiments.run.ray_start import ray_ahead
+    from ltprompt.files.places import check_folder
     from ltprompt.terminal import phase
 
+    check_folder(out, "out")
     with ray_ahead(None if dry_run or ray else workers, device):
         with phase("loading the libraries"):
             from ltprompt.cli.watching import stage_one_bar
@@ -73,19 +75,25 @@ def grid(
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="folder that `grid --out` filled")],
-    html: Annotated[Path | None, typer.Option(help="HTML file to write [DIR/report/report.html]")] = None,
-    latex: Annotated[Path | None, typer.Option(help="LaTeX file to write [DIR/report/report.tex]")] = None,
-    csv: Annotated[Path | None, typer.Option(help="CSV file to write [DIR/report/report.csv]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of figures and files [DIR/report]")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file to write [report.html in --out]")] = None,
+    latex: Annotated[Path | None, typer.Option(help="LaTeX file to write [report.tex in --out]")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write [report.csv in --out]")] = None,
     pack: Annotated[
         bool, typer.Option("--pack", help="then put plan and records into one file, DIR/records.jsonl, to keep them")
     ] = False,
 ) -> None:
     """Print a grid's tables and comparisons, and write them with its figures."""
+    from ltprompt.cli.outputs import check_outputs
     from ltprompt.experiments.folder import GridFolder, read_results
     from ltprompt.experiments.report.report import write_report
+    from ltprompt.files.places import check_folder
 
     results = read_results(directory)
-    print(write_report(results, GridFolder(directory).report, html=html, latex=latex, csv=csv))
+    place = out or GridFolder(directory).report
+    check_outputs(html=html, latex=latex, csv=csv)
+    check_folder(place, "out")
+    write_report(results, place, html=html, latex=latex, csv=csv, show=print)
     if pack:
         from ltprompt.experiments.run.driver import pack_grid
 

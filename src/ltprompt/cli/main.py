@@ -14,7 +14,7 @@ import typer
 from ltprompt.cli.grids import grid, report
 from ltprompt.cli.options import Command, Device, Dtype, Threads
 from ltprompt.cli.process import computing
-from ltprompt.cli.stages import evaluate, merge, predict, scores, train
+from ltprompt.cli.stages import ScoresCommand, TrainCommand, evaluate, merge, predict, scores, train
 from ltprompt.cli.streams import INTERRUPTED, delivered
 from ltprompt.cli.tasks import split, task_app
 from ltprompt.cli.tickets import ticket_app
@@ -22,7 +22,6 @@ from ltprompt.errors import LtpError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Lottery Ticket Prompt-learning for small multilingual masked language models. "
@@ -30,8 +29,27 @@ app = typer.Typer(
 )
 app.add_typer(ticket_app, name="ticket")
 app.add_typer(task_app, name="task")
-for command in (scores, train, evaluate, predict, merge, split, grid, report):
+app.command(cls=ScoresCommand)(scores)
+app.command(cls=TrainCommand)(train)
+for command in (evaluate, predict, merge, split, grid, report):
     app.command(cls=Command)(command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import ltprompt
+
+        print(f"ltprompt {ltprompt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(cls=Command)

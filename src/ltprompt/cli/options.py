@@ -1,11 +1,12 @@
-"""What the commands share: options that more than one takes, lists behind an option, errors that name flags."""
+"""What the commands share: options that more than one takes, settings as flags, lists, errors that name flags."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -20,12 +21,24 @@ Threads = Annotated[int | None, typer.Option(help=THREADS_HELP)]
 
 BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="hub id, folder or mini")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")]
+OtherRevision = Annotated[
+    str | None, typer.Option("--revision", help="branch, tag or commit of the backbone's hub id [as recorded]")
+]
 AdapterDir = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="folder that `train --out` wrote")]
 OtherBackbone = Annotated[str | None, typer.Option("--backbone", help="where the backbone now is, if it has moved")]
 
 TaskName = Annotated[str, typer.Option(help="xnli, americasnli or a task file .yaml")]
 Language = Annotated[str | None, typer.Option(help="language of label words and pattern [the task's own]")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write JSON to this file; - is stdout")]
+BARE_JSON = "[FILE]"
+BareJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar=BARE_JSON,
+        help="JSON to stdout (alone or as -) or to a file, which beside a list of files ends in .json",
+    ),
+]
 
 _FIELD = re.compile(r"`([a-z]\w*)`")
 
@@ -34,8 +47,9 @@ class Command(TyperCommand):
     """A command that takes a list behind an option that may be repeated, and whose errors name its flags."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse a command line's words, lists spelt out."""
-        return super().parse_args(ctx, spell_lists(args, self.get_params(ctx)))
+        """Parse a command line's words, lists and a bare `--json` spelt out."""
+        parameters = self.get_params(ctx)
+        return super().parse_args(ctx, spell_lists(spell_json(args, parameters), parameters))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an `LtpError` leaves it with flags in place of fields."""
@@ -44,6 +58,128 @@ class Command(TyperCommand):
         except LtpError as error:
             error.args = (name_flags(str(error), self.params),)
             raise
+
+
+class SettingsCommand(Command):
+    """A command with a flag for every field of a settings class, which gets what was given as its context's `obj`.
+
+    The class is imported, and with it pydantic, only when this command is run or asked for help.
+    """
+
+    settings: ClassVar[str]
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self._whole = False
+        super().__init__(*given, **named)
+
+    @property
+    def params(self) -> list[Any]:
+        """All parameters; the settings stand before `--revision`, where those of the machine begin."""
+        if not self._whole:
+            place = next(place for place, one in enumerate(self._params) if one.name == "revision")
+            self._params[place:place] = settings_options(self.settings)
+            self._whole = True
+        return self._params
+
+    @params.setter
+    def params(self, own: list[Any]) -> None:
+        """Take the command's own parameters, as click sets them."""
+        self._params = own
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command with the settings, None where one is not given, apart from its other parameters."""
+        ctx.obj = {name: ctx.params.pop(name) for name in settings_class(self.settings).model_fields}
+        return super().invoke(ctx)
+
+
+def settings_class(name: str) -> Any:
+    """Return a class of settings by its name."""
+    from ltprompt import settings
+
+    return getattr(settings, name)
+
+
+def settings_options(name: str) -> list[Any]:
+    """Return click's options for the fields of a class of settings, in their order; what is not given is None."""
+
+    def command(**given: Any) -> None:
+        """Take every setting."""
+
+    command.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(field, Parameter.KEYWORD_ONLY, default=None, annotation=_option(field, info))
+            for field, info in settings_class(name).model_fields.items()
+        ]
+    )
+    command.__annotations__ = {}
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    found: list[Any] = typer.main.get_command(app).params
+    for option in found:
+        option.help = name_flags(option.help, found)
+    return found
+
+
+def _option(name: str, info: Any) -> Any:
+    """Return the annotation of a setting's option: its kind of value, its description and its default in brackets."""
+    text = info.description
+    usual = "" if text.endswith("]") else _usual(name, info.default)
+    return Annotated[_kind(info.annotation) | None, typer.Option(help=f"{text} [{usual}]" if usual else text)]
+
+
+def _usual(name: str, default: Any) -> str:
+    """Return a setting's default as help shows it: its own, or by method where the recipes have it."""
+    if default is not None:
+        return "" if isinstance(default, bool) else str(default)
+    from ltprompt.stage2.methods import METHODS
+
+    values = {
+        method: getattr(found.recipe, name, found.rank if name == "size" else None) for method, found in METHODS.items()
+    }
+    usual = values["ltp"]
+    others: dict[Any, list[str]] = {}
+    for method, value in values.items():
+        if value != usual:
+            others.setdefault(value, []).append(method)
+    parts = [f"{', '.join(methods)}: {value}" for value, methods in others.items()]
+    return "; ".join([*([] if usual is None else [str(usual)]), *parts])
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the type of a field's words on a command line: bool, int, float or str."""
+    if annotation in (bool, int, float):
+        return annotation
+    return next((kind for part in get_args(annotation) if (kind := _kind(part)) is not str), str)
+
+
+def one_place(argument: Path | None, out: Path | None) -> Path:
+    """Return the place to write, which a command takes as its last argument or as `--out`."""
+    given = [place for place in (argument, out) if place is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("give the place to write once, as --out")
+    return given[0]
+
+
+def spell_json(words: Sequence[str], parameters: Sequence[Any]) -> list[str]:
+    """Return a command's words with a bare `--json`, where the command takes it so, spelt `--json -`.
+
+    Before there were files it was a flag, and what follows may be an argument of the command. It is the flag's file
+    where it is `-` or ends in .json, and where a command of so many arguments has them all elsewhere.
+    """
+    if not any(option.metavar == BARE_JSON for option in parameters):
+        return list(words)
+    endless = any(parameter.nargs == -1 for parameter in parameters if parameter.param_type_name == "argument")
+    return list(_json_words(words, complete=not endless and _lists(words, parameters)[1] <= 0))
+
+
+def _json_words(words: Sequence[str], complete: bool) -> Iterator[str]:
+    for place, word in enumerate(words):
+        yield word
+        if word == "--json" and "--" not in words[:place]:
+            following = words[place + 1] if place + 1 < len(words) else ""
+            is_file = following == "-" or following.endswith(".json")
+            if not (is_file or (complete and following and not following.startswith("-"))):
+                yield "-"
 
 
 def spell_lists(words: Sequence[str], parameters: Sequence[Any]) -> list[str]:

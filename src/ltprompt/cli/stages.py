@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +15,15 @@ from ltprompt.cli.options import (
     BackboneName,
     Device,
     Dtype,
-    Language,
+    Json,
     OtherBackbone,
+    OtherRevision,
     Revision,
+    SettingsCommand,
     TaskName,
     Threads,
     TrainedDtype,
+    one_place,
 )
 from ltprompt.cli.process import computing
 from ltprompt.errors import InputError
@@ -27,25 +32,28 @@ if TYPE_CHECKING:
     from ltprompt.backbone.model import Backbone
     from ltprompt.device import Compute
 
+_LANGUAGE = re.compile(r"[^/\\]*=")
+
+
+class ScoresCommand(SettingsCommand):
+    """Stage 1's command."""
+
+    settings = "ScoresSettings"
+
+
+class TrainCommand(SettingsCommand):
+    """Stage 2's command."""
+
+    settings = "TrainSettings"
+
 
 def scores(
+    ctx: typer.Context,
     backbone: BackboneName,
     texts: Annotated[
         list[Path], typer.Option("--text", help="text file, one sentence or paragraph a line; may be repeated")
     ],
     out: Annotated[Path, typer.Option(help="folder for scores.safetensors and scores.json")],
-    strategy: Annotated[str | None, typer.Option(help="decoupled, tied or frozen-embeddings [decoupled]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the text [3]")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="optimizer steps, instead of epochs; the rate decays over them")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="lines a step [32]")] = None,
-    lr: Annotated[float | None, typer.Option(help="initial rate, decaying linearly [5e-05]")] = None,
-    l1: Annotated[float | None, typer.Option(help="coefficient of the L1 term [0.1]")] = None,
-    max_length: Annotated[int | None, typer.Option(help="tokens a line [256]")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations and checkpoints [1000]")] = None,
-    keep: Annotated[str | None, typer.Option(help="weights to score: final, or best on held-out lines [final]")] = None,
-    seed: Annotated[int | None, typer.Option(help="of masks, order and dropout [0]")] = None,
     resume: Annotated[bool, typer.Option(help="go on from the checkpoint in --out")] = False,
     revision: Revision = None,
     device: Device = "auto",
@@ -59,10 +67,9 @@ def scores(
     from ltprompt.stage1.corpus import read_lines
     from ltprompt.stage1.find_scores import find_scores
 
-    given = _given(strategy=strategy, epochs=epochs, batch_size=batch_size, lr=lr, l1=l1, max_length=max_length)
-    if steps is not None and epochs is not None:
+    if ctx.obj["steps"] is not None and ctx.obj["epochs"] is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
-    settings = ScoresSettings.of(**given, **_given(steps=steps, evaluate_every=evaluate_every, keep=keep, seed=seed))
+    settings = ScoresSettings.of(**ctx.obj)
     check_place(out, SCORES_TENSORS, "finished scores")
     lines = read_lines(texts)
     loaded, compute = _load(backbone, revision, device, dtype, threads)
@@ -72,6 +79,7 @@ def scores(
 
 
 def train(
+    ctx: typer.Context,
     backbone: BackboneName,
     task: TaskName,
     train: Annotated[Path, typer.Option(help="labelled table: .tsv, .csv or .jsonl")],
@@ -91,23 +99,6 @@ def train(
     ] = None,
     ticket: Annotated[Path | None, typer.Option(help="ticket file, or mini-20 or mini-75; needed by ltp")] = None,
     dev: Annotated[Path | None, typer.Option(help="labelled table that chooses the epoch")] = None,
-    epochs: Annotated[int | None, typer.Option(help="[70; ft, dp, sp, mp: 50]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="examples a step [32; ft: 8; dp, sp, mp: 12]")] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="rate [2e-05; ft, dp, sp, mp: 1e-05; bitfit, lora, shira, super-tuning: 0.0005]"),
-    ] = None,
-    prompt_lr: Annotated[float | None, typer.Option(help="the prompt's own rate [that of --lr]")] = None,
-    size: Annotated[
-        float | None,
-        typer.Option(help="rank of lora and shira, sparsity of super-tuning [lora: 8; shira: 32; super-tuning: 0.99]"),
-    ] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant or linear decay [constant]")] = None,
-    prompt_length: Annotated[int | None, typer.Option(help="pseudo-tokens [4]")] = None,
-    max_length: Annotated[int | None, typer.Option(help="tokens an example [256]")] = None,
-    language: Language = None,
-    seed: Annotated[int | None, typer.Option(help="of the prompt's start, order and dropout [0]")] = None,
-    keep_prompt_encoder: Annotated[bool, typer.Option(help="save the prompt before folding too")] = False,
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -122,9 +113,7 @@ def train(
     from ltprompt.terminal import bar
     from ltprompt.tickets.ticket import Ticket
 
-    given = _given(epochs=epochs, batch_size=batch_size, lr=lr, prompt_lr=prompt_lr, schedule=schedule, size=size)
-    given |= _given(prompt_length=prompt_length, max_length=max_length, language=language, seed=seed)
-    settings = TrainSettings.of(**given, keep_prompt_encoder=keep_prompt_encoder)
+    settings = TrainSettings.of(**ctx.obj)
     check_place(out, ADAPTER_RECORD, "an adapter")
     found_task = load_task(task)
     chosen_method = choose_method(method, template, trains)
@@ -150,81 +139,104 @@ def train(
 
 def evaluate(
     adapter_dir: AdapterDir,
-    data: Annotated[list[str], typer.Option(help="LANGUAGE=FILE, a labelled table; may be repeated")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[LANGUAGE=]FILE",
+            help="labelled table; may be repeated; one FILE alone counts as the language of the adapter's label words, "
+            "several are called by their names without the ending",
+        ),
+    ],
     backbone: OtherBackbone = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
+    revision: OtherRevision = None,
+    json_: Json = None,
     predictions: Annotated[Path | None, typer.Option(help="folder for LANGUAGE.tsv with every prediction")] = None,
     device: Device = "auto",
     dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Evaluate an adapter on labelled tables: accuracy, macro-F1 and confusion by language."""
-    from ltprompt.cli.predictions import write_predictions
+    from ltprompt.cli.outputs import STDOUT, check_outputs, give_result, write_predictions
     from ltprompt.cli.show import show_evaluation, show_precision
-    from ltprompt.files.artifacts import write_json
+    from ltprompt.files.artifacts import json_text
+    from ltprompt.files.places import check_folder
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
 
-    files = _languages(data)
-    task = _adapter_task(adapter_dir)
+    pairs = parse_tables(data)
+    check_outputs(json_=json_)
+    if predictions is not None:
+        check_folder(predictions, "predictions")
+    task, language = _adapter_task(adapter_dir)
+    files = name_tables(pairs, language)
     tables = {language: read_rows(file, task) for language, file in files.items()}
-    classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
+    classifier = _classifier(adapter_dir, backbone, revision, (device, dtype, threads))
     with bar("evaluating", sum(map(len, tables.values())), "example") as advance:
         found = classifier.evaluate(tables, on_examples=advance)
-    if json_ is not None:
-        write_json(json_, found.to_json())
+    precision = show_precision(classifier, dtype)
+    if json_ == STDOUT:
+        _warn(precision)
+    give_result(f"{show_evaluation(found)}\n\n{precision}", json_text(found.to_json()).rstrip(), json_)
     if predictions is not None:
         for language in tables:
             write_predictions(
                 predictions / f"{language}.tsv", found.labels, found.probabilities[language], found.gold[language]
             )
-    _say(f"{show_evaluation(found)}\n\n{show_precision(classifier, dtype)}")
 
 
 def predict(
     adapter_dir: AdapterDir,
     input_: Annotated[Path, typer.Argument(metavar="INPUT", help="table; it needs no labels")],
-    out: Annotated[Path | None, typer.Option(help="TSV file to write [stdout]")] = None,
+    out: Annotated[Path | None, typer.Option(help="TSV file to write; - is stdout [-, unless --json is]")] = None,
     backbone: OtherBackbone = None,
+    revision: OtherRevision = None,
+    json_: Json = None,
     device: Device = "auto",
     dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Predict labels with probabilities for a table."""
-    from ltprompt.cli.predictions import predictions_tsv, write_predictions
+    from ltprompt.cli.outputs import STDOUT, check_outputs, give_result, predictions_json, predictions_tsv
     from ltprompt.cli.show import show_precision
+    from ltprompt.files.artifacts import write_text
     from ltprompt.tasks import read_rows
     from ltprompt.terminal import bar
 
-    task = _adapter_task(adapter_dir)
+    if out == json_ == STDOUT:
+        raise typer.BadParameter("--out and --json cannot both be written to stdout; give one of them a file")
+    check_outputs(out=out, json_=json_)
+    task, _ = _adapter_task(adapter_dir)
     rows = read_rows(input_, task, labelled=False)
-    classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
+    classifier = _classifier(adapter_dir, backbone, revision, (device, dtype, threads))
     with bar("predicting", len(rows), "example") as advance:
         probabilities = classifier.predict_proba(rows, on_examples=advance)
-    if out is None:
-        sys.stdout.write(predictions_tsv(task.labels, probabilities))
-    else:
-        write_predictions(out, task.labels, probabilities)
-        _say(f"{len(rows):,} predictions in {out}")
+    table = predictions_tsv(task.labels, probabilities)
+    file = None if out == STDOUT else out
+    if file:
+        write_text(file, table)
+    said = f"{len(rows):,} predictions in {file}" if file else table.rstrip("\n")
+    give_result(said, predictions_json(task.labels, probabilities), json_)
     _warn(show_precision(classifier, dtype))
 
 
 def merge(
     adapter_dir: AdapterDir,
-    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="folder to write, which must not exist")],
+    out_dir: Annotated[Path | None, typer.Argument(metavar="OUT_DIR", help="the same as --out")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write, which must not exist")] = None,
     backbone: OtherBackbone = None,
+    revision: OtherRevision = None,
     device: Device = "cpu",
     dtype: TrainedDtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Write adapter and backbone as one plain Hugging Face folder."""
-    classifier = _classifier(adapter_dir, backbone, device, dtype, threads)
-    classifier.merge(out_dir)
-    _say(f"merged model in {out_dir}; README.md there says how to use it")
+    from ltprompt.files.places import check_new
 
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    place = one_place(out_dir, out)
+    check_new(place)
+    classifier = _classifier(adapter_dir, backbone, revision, (device, dtype, threads))
+    classifier.merge(place)
+    _say(f"merged model in {place}; README.md there says how to use it")
 
 
 def _load(name: str, revision: str | None, device: str, dtype: str, threads: int | None) -> tuple[Backbone, Compute]:
@@ -234,35 +246,58 @@ def _load(name: str, revision: str | None, device: str, dtype: str, threads: int
     return Backbone.from_pretrained(name, revision=revision, device=compute.device), compute
 
 
-def _classifier(directory: Path, backbone: str | None, device: str, dtype: str, threads: int | None) -> Any:
+def _classifier(directory: Path, name: str | None, revision: str | None, hardware: tuple[str, str, int | None]) -> Any:
+    """Return an adapter's classifier, on the backbone that is named, else on the one of its record."""
     from ltprompt.adapter import Adapter
     from ltprompt.backbone.model import Backbone
     from ltprompt.classifier import PromptClassifier
 
     adapter = Adapter.load(directory)
-    compute = computing(device, dtype, threads, adapter.dtype)
-    other = None if backbone is None else Backbone.from_pretrained(backbone, device=compute.device)
-    return PromptClassifier.of(adapter, other, compute=compute)
+    compute = computing(*hardware, adapter.dtype)
+    backbone = None
+    if name is not None or revision is not None:
+        backbone = Backbone.from_pretrained(name or adapter.backbone, revision=revision, device=compute.device)
+    return PromptClassifier.of(adapter, backbone, compute=compute)
 
 
-def _adapter_task(directory: Path) -> Any:
-    """Return the task of an adapter without loading its backbone, so that bad tables are refused at once."""
+def _adapter_task(directory: Path) -> tuple[Any, str]:
+    """Return an adapter's task and language without loading its backbone, so that bad tables are refused at once."""
     from ltprompt.adapter import read_record
     from ltprompt.files.artifacts import ADAPTER_RECORD
     from ltprompt.tasks import parse_task
 
-    return parse_task(read_record(directory)["settings"]["task"], str(directory / ADAPTER_RECORD))
+    settings = read_record(directory)["settings"]
+    task = parse_task(settings["task"], str(directory / ADAPTER_RECORD))
+    return task, settings["train"].get("language") or task.default_language
 
 
-def _languages(data: list[str]) -> dict[str, Path]:
+def parse_tables(data: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return the languages and files of words spelt `LANGUAGE=FILE` or `FILE`, whose language is empty.
+
+    A part with a slash is no language but the start of a path.
+    """
+    pairs = []
+    for word in data:
+        language, equals, file = word.partition("=") if _LANGUAGE.match(word) else ("", "", word)
+        if not file or (equals and not language):
+            raise typer.BadParameter(f"--data takes LANGUAGE=FILE, such as sw=test.sw.tsv, or FILE; found {word!r}")
+        pairs.append((language, Path(file)))
+    return pairs
+
+
+def name_tables(pairs: Sequence[tuple[str, Path]], language: str) -> dict[str, Path]:
+    """Return the files of `parse_tables` by language.
+
+    language: that of a file without one; where several are, each is called by its name without the ending. Raises
+    `InputError` where two have one name.
+    """
+    bare = sum(not name for name, _ in pairs)
     files: dict[str, Path] = {}
-    for pair in data:
-        language, equals, file = pair.partition("=")
-        if not equals or not language or not file:
-            raise typer.BadParameter(f"--data takes LANGUAGE=FILE, such as sw=test.sw.tsv; found {pair!r}")
-        if language in files:
-            raise InputError(f"--data names the language {language!r} twice; give each once")
-        files[language] = Path(file)
+    for given, file in pairs:
+        name = given or (language if bare == 1 else file.stem)
+        if name in files:
+            raise InputError(f"--data names the language {name!r} twice; give each once, as LANGUAGE=FILE")
+        files[name] = file
     return files
 
 

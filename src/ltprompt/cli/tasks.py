@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ltprompt.cli.options import Command, Json, Language, Revision, TaskName
+from ltprompt.cli.options import BareJson, Command, Language, Revision, TaskName, one_place
 from ltprompt.errors import InputError
 
 task_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a task, or start one of your own.")
@@ -25,14 +24,16 @@ def task_check(
     language: Language = None,
     prompt_length: Annotated[int, typer.Option(min=1, help="pseudo-tokens")] = 4,
     max_length: Annotated[int, typer.Option(min=1, help="tokens an example")] = 256,
-    json_: Json = False,
+    json_: BareJson = None,
 ) -> None:
     """Show a task as a backbone reads it: filled templates, label words, lengths, how the language is split."""
     from ltprompt.backbone.loading import load_tokenizer
+    from ltprompt.cli.outputs import check_outputs, give_result, result_json
     from ltprompt.cli.show import show_task_report
     from ltprompt.tasks import load_task, read_rows
     from ltprompt.tasks.check import report_task
 
+    check_outputs(json_=json_)
     found_task = load_task(task)
     tables = [read_rows(path, found_task, labelled=not unlabelled) for path in data or ()]
     found = report_task(
@@ -44,18 +45,20 @@ def task_check(
         prompt_length=prompt_length,
         max_length=max_length,
     )
-    print(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if json_ else show_task_report(found))
+    give_result(show_task_report(found), result_json(found.to_json()), json_)
 
 
 @task_app.command("new", cls=Command)
 def task_new(
-    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="task file to write")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="the same as --out")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="task file to write")] = None,
     pairs: Annotated[bool, typer.Option("--pairs/--single", help="two texts an example, or one")] = True,
 ) -> None:
     """Write a commented task file to start from; it works as it stands."""
     from ltprompt.files.artifacts import write_text
     from ltprompt.tasks import starter_text
 
+    file = one_place(file, out)
     if file.suffix not in (".yaml", ".yml"):
         raise InputError(
             f"{file} does not end in .yaml, by which task files are known; name it {file.with_suffix('.yaml').name}"
@@ -66,6 +69,7 @@ def task_new(
     print(f"task file in {file}; change it to your own, then: ltprompt task check {file} --data YOUR_TABLE")
 
 
+@task_app.command("split", cls=Command)
 def split(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="labelled table: .tsv, .csv or .jsonl")],
     task: TaskName,

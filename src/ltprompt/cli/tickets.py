@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ltprompt.cli.options import Command, Device, Dtype, Json, Threads
+from ltprompt.cli.options import BareJson, Command, Device, Dtype, Threads
 from ltprompt.cli.process import computing
 from ltprompt.errors import InputError
 
@@ -39,6 +38,9 @@ def ticket_cut(
     backbone: Annotated[
         str | None, typer.Option(help="of --select magnitude, gradient or fisher: where it now is, if it has moved")
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="branch, tag or commit of that backbone's hub id [as recorded]")
+    ] = None,
     texts: Annotated[
         list[Path] | None, typer.Option("--text", help="of --select gradient or fisher: text file; may be repeated")
     ] = None,
@@ -48,10 +50,12 @@ def ticket_cut(
     threads: Threads = None,
 ) -> None:
     """Cut a ticket: keep the parameters that moved most, or as many by another criterion."""
+    from ltprompt.cli.outputs import check_outputs
     from ltprompt.tickets.scores import Scores, check_criterion
     from ltprompt.tickets.selection import eligible_layers
 
-    check_criterion(criterion, seed=seed, backbone=backbone, texts=texts, lines=lines)
+    check_criterion(criterion, seed=seed, backbone=backbone, revision=revision, texts=texts, lines=lines)
+    check_outputs(out=out)
     scores = Scores.load(scores_dir)
     eligible_layers(scores.parameters, ratio=ratio, scope=scope, layers=layers)
     if criterion == "random":
@@ -59,12 +63,12 @@ def ticket_cut(
 
         scores = find_criterion(scores, criterion, seed=seed)
     elif criterion != "delta":
-        scores = _scores_by(criterion, scores, scores_dir, backbone, texts, lines, (device, dtype, threads))
+        scores = _scores_by(criterion, scores, scores_dir, backbone, revision, texts, lines, (device, dtype, threads))
     found = scores.select(ratio, cast("Scope", scope), layers)
-    found.save(out)
     if found.zero_entries:
         what = "never moved (score 0)" if criterion == "delta" else "have score 0"
         print(f"note: {found.zero_entries:,} of the ticket's {found.size:,} entries {what}", file=sys.stderr)
+    found.save(out)
     print(_written(found, out))
 
 
@@ -79,6 +83,7 @@ def ticket_combine(
     ] = None,
 ) -> None:
     """Combine tickets of one backbone and strategy, such as those of two languages, into one."""
+    from ltprompt.cli.outputs import check_outputs
     from ltprompt.tickets import ticket
 
     if bool(union) == bool(intersect):
@@ -86,6 +91,7 @@ def ticket_combine(
     files = union or intersect or []
     if len(files) < 2:
         raise typer.BadParameter("give two ticket files or more")
+    check_outputs(out=out)
     combine = ticket.union if union else ticket.intersection
     found = combine([ticket.Ticket.load(file) for file in files])
     found.save(out)
@@ -95,43 +101,48 @@ def ticket_combine(
 @ticket_app.command("inspect", cls=Command)
 def ticket_inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="ticket file")],
-    json_: Json = False,
+    json_: BareJson = None,
     plot: Annotated[Path | None, typer.Option(help="write a bar chart by layer, PNG or PDF")] = None,
 ) -> None:
     """Show where a ticket's entries lie, by layer and by kind of module."""
+    from ltprompt.cli.outputs import check_outputs, give_result, result_json
     from ltprompt.cli.show import show_distribution
-    from ltprompt.tickets.chart import draw_distribution
+    from ltprompt.tickets.chart import chart_form, draw_distribution
     from ltprompt.tickets.distribution import distribution
     from ltprompt.tickets.ticket import Ticket
 
+    check_outputs(json_=json_, plot=plot)
+    if plot is not None:
+        chart_form(plot)
     ticket = Ticket.load(file)
     found = distribution(ticket)
+    header = {name: getattr(ticket, name) for name in HEADER}
+    give_result(show_distribution(header, found), result_json(header | found.to_json()), json_)
     if plot is not None:
         draw_distribution({file.stem: found}, plot)
-    header = {name: getattr(ticket, name) for name in HEADER}
-    print(_json(header | found.to_json()) if json_ else show_distribution(header, found))
 
 
 @ticket_app.command("compare", cls=Command)
 def ticket_compare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="two ticket files or more")],
-    json_: Json = False,
+    json_: BareJson = None,
 ) -> None:
     """Compare tickets pair by pair: overlap, and the overlap expected by chance."""
     from itertools import combinations
 
+    from ltprompt.cli.outputs import check_outputs, give_result, result_json
     from ltprompt.cli.show import show_comparison
     from ltprompt.tickets.distribution import compare
     from ltprompt.tickets.ticket import Ticket
 
     if len(files) < 2:
         raise typer.BadParameter("give two ticket files or more")
+    check_outputs(json_=json_)
     tickets = [(file, Ticket.load(file)) for file in files]
     pairs = [((a, b), compare(x, y)) for (a, x), (b, y) in combinations(tickets, 2)]
-    if json_:
-        print(_json([{"files": [str(a), str(b)], **found.to_json()} for (a, b), found in pairs]))
-    else:
-        print("\n\n".join(show_comparison(str(a), str(b), found) for (a, b), found in pairs))
+    text = "\n\n".join(show_comparison(str(a), str(b), found) for (a, b), found in pairs)
+    data = result_json([{"files": [str(a), str(b)], **found.to_json()} for (a, b), found in pairs])
+    give_result(text, data, json_)
 
 
 def _scores_by(
@@ -139,6 +150,7 @@ def _scores_by(
     scores: Scores,
     scores_dir: Path,
     backbone: str | None,
+    revision: str | None,
     text: Sequence[Path] | None,
     lines: int | None,
     hardware: tuple[str, str, int | None],
@@ -151,7 +163,9 @@ def _scores_by(
     from ltprompt.tickets.scores import read_origin
 
     origin = read_origin(scores_dir)
-    name, revision = (origin.backbone, origin.revision) if backbone is None else (backbone, None)
+    name = backbone or origin.backbone
+    if backbone is None:
+        revision = revision or origin.revision
     if name is None:
         raise InputError(f"{scores_dir} does not say which backbone its scores are of; name it with --backbone")
     texts = None if text is None else read_lines(text)
@@ -174,7 +188,3 @@ def _scores_by(
 
 def _written(ticket: Ticket, out: Path) -> str:
     return f"ticket of {ticket.size:,} entries ({ticket.active_ratio:.2%} of the eligible parameters) in {out}"
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False)

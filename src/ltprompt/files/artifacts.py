@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ltprompt.errors import FileFormatError, InputError, OutputError
+from ltprompt.files.places import check_folder
 
 FORMAT_VERSION = 1
 METADATA_KEY = "ltprompt"
@@ -52,9 +53,7 @@ def check_place(out: str | Path, file: str, what: str) -> None:
     out = Path(out)
     if (out / file).exists():
         raise InputError(f"{out} already holds {what}; use it, choose another `out`, or delete it")
-    nearest = next(place for place in (out, *out.parents) if place.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{out} cannot be written: {nearest} is not a folder that lets you; choose another `out`")
+    check_folder(out, "out")
 
 
 def canonical_json(data: Any) -> str:

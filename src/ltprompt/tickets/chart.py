@@ -35,14 +35,20 @@ def draw_distribution(distributions: Mapping[str, Distribution], path: Path | st
     Raises `InputError` for another suffix or no ticket, `OutputError` where the file cannot be written.
     """
     path = Path(path)
-    form = path.suffix.lower().removeprefix(".")
-    if form not in FORMS:
-        raise InputError(f"cannot draw a chart as {path.name!r}; give a name that ends in .png or .pdf")
+    form = chart_form(path)
     if not distributions:
         raise InputError("there is no ticket to draw; give at least one")
     picture = render(lambda: _figure(distributions), form)
     with atomic_path(path) as temporary:
         temporary.write_bytes(picture)
+
+
+def chart_form(path: Path) -> str:
+    """Return the form of a chart's file, png or pdf, by its suffix. Raises `InputError` for another suffix."""
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMS:
+        raise InputError(f"cannot draw a chart as {path.name!r}; give a name that ends in .png or .pdf")
+    return form
 
 
 def render(build: Callable[[], Figure], form: str) -> bytes:

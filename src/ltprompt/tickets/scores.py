@@ -152,16 +152,24 @@ def read_origin(path: Path | str) -> Origin:
     return origin
 
 
-def check_criterion(criterion: str, *, seed: object, backbone: object, texts: object, lines: object) -> None:
+def check_criterion(
+    criterion: str, *, seed: object, backbone: object, texts: object, lines: object, revision: object = None
+) -> None:
     """Raise `InputError` for an unknown criterion, and where what it needs is missing or what it ignores is given.
 
-    seed, backbone, texts, lines: what was given, None where nothing was. A missing backbone is no error here: the
-    scores' record may name it.
+    seed, backbone, texts, lines, revision: what was given, None where nothing was. A missing backbone is no error
+    here: the scores' record may name it.
     """
     if criterion not in CRITERIA:
         raise InputError(f"unknown criterion {criterion!r}; {choices(criterion, CRITERIA)}")
-    users = {"seed": ("random",), "backbone": READ_WEIGHTS, "texts": READ_TEXT, "lines": READ_TEXT}
-    given = {"seed": seed, "backbone": backbone, "texts": texts, "lines": lines}
+    users = {
+        "seed": ("random",),
+        "backbone": READ_WEIGHTS,
+        "revision": READ_WEIGHTS,
+        "texts": READ_TEXT,
+        "lines": READ_TEXT,
+    }
+    given = {"seed": seed, "backbone": backbone, "revision": revision, "texts": texts, "lines": lines}
     for name, value in given.items():
         if value is not None and criterion not in users[name]:
             raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,20 @@ class _Content:
 
 
 def write_report(
-    results: Results, out: Path, *, html: Path | None = None, latex: Path | None = None, csv: Path | None = None
+    results: Results,
+    out: Path,
+    *,
+    html: Path | None = None,
+    latex: Path | None = None,
+    csv: Path | None = None,
+    show: Callable[[str], object] | None = None,
 ) -> str:
     """Write a report's files and return its text for a terminal. Equal results give equal bytes.
 
     out: folder of the figures (PNG and PDF each), of ``comparisons.csv`` and, where no other place is given, of
     ``report.html``, ``report.tex`` and ``report.csv``. The layouts of `results` say what is made; where it names none,
-    all that its runs and tickets allow.
+    all that its runs and tickets allow. show: called with the text before anything is written, and with the list of
+    files afterwards.
 
     Raises `InputError` for an unknown layout, `OutputError` where a file cannot be written.
     """
@@ -58,13 +65,19 @@ def write_report(
         "csv": tidy_csv(tables, content.charts),
         "comparisons": comparisons_csv(content.tables),
     }
+    text = _text(results, content)
+    if show:
+        show(text)
     for (layout, form), data in pictures.items():
         with atomic_path(out / f"{layout}.{form}") as temporary:
             temporary.write_bytes(data)
     for kind, path in places.items():
         write_text(path, texts[kind])
     figures = [out / f"{layout}.{form}" for layout, form in pictures]
-    return _text(results, content, [*places.values(), *figures])
+    written = "\n".join(f"written: {path}" for path in [*places.values(), *figures])
+    if show:
+        show(f"\n{written}")
+    return f"{text}\n\n{written}"
 
 
 def _content(results: Results) -> _Content:
@@ -97,7 +110,7 @@ def _summary(results: Results) -> str:
     return f"{len(results.runs)} of {results.planned} runs finished."
 
 
-def _text(results: Results, content: _Content, files: Sequence[Path]) -> str:
+def _text(results: Results, content: _Content) -> str:
     blocks = [f"{results.name}: {_summary(results)}"]
     for table, comparisons in content.tables:
         blocks.append(show_table(table))
@@ -105,7 +118,6 @@ def _text(results: Results, content: _Content, files: Sequence[Path]) -> str:
             blocks.append(show_comparisons(comparisons))
     blocks.extend(show_chart(chart) for chart in content.charts)
     blocks.extend(f"{LAYOUTS[layout]}\n{_NOTHING}" for layout in content.missing)
-    blocks.append("\n".join(f"written: {path}" for path in files))
     return "\n\n".join(blocks)
 
 

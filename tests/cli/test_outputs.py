@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltprompt.cli.predictions import predictions_tsv, write_predictions
+from ltprompt.cli.outputs import predictions_tsv, write_predictions
 
 PROBABILITIES = np.array([[0.25, 0.75], [0.6, 0.4], [0.5, 0.5]], np.float32)
 PLAIN = """\
