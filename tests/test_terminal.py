@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ltprompt import terminal as progress
-from ltprompt.cli.watching import stage_one_bar
+from ltprompt.stage1.watching import stage_one_bar
 from ltprompt.stage1.training import Step
 
 

@@ -48,14 +48,14 @@ def grid(
     ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
-    from ltprompt.cli.watching import stage_one_bar
+    from ltprompt.stage1.watching import stage_one_bar
     from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
     from ltprompt.experiments.run.ray_start import ray_ahead
     from ltprompt.terminal import phase
 
     with ray_ahead(None if dry_run or ray else workers, device):
         with phase("loading the libraries"):
-            from ltprompt.cli.watching import stage_one_bar
+            from ltprompt.stage1.watching import stage_one_bar
             from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
         computing(device, dtype, threads)  # stage 1 here, and without workers the runs
         where = Where(device, dtype, threads, workers, ray, gpus)
