@@ -48,15 +48,15 @@ def grid(
     ] = None,
 ) -> None:
     """Run a grid of experiments; what is finished is never run again, so start it anew to go on."""
-    from ltprompt.stage1.watching import stage_one_bar
     from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
     from ltprompt.experiments.run.ray_start import ray_ahead
+    from ltprompt.stage1.watching import stage_one_bar
     from ltprompt.terminal import phase
 
     with ray_ahead(None if dry_run or ray else workers, device):
         with phase("loading the libraries"):
-            from ltprompt.stage1.watching import stage_one_bar
             from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+            from ltprompt.stage1.watching import stage_one_bar
         computing(device, dtype, threads)  # stage 1 here, and without workers the runs
         where = Where(device, dtype, threads, workers, ray, gpus)
         plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
@@ -85,9 +85,11 @@ def report(
     """Print a grid's tables and comparisons, and write them with its figures."""
     from ltprompt.experiments.folder import GridFolder, read_results
     from ltprompt.experiments.report.report import write_report
+    from ltprompt.terminal import stdout_width
 
     results = read_results(directory)
-    print(write_report(results, GridFolder(directory).report, html=html, latex=latex, csv=csv))
+    out = GridFolder(directory).report
+    print(write_report(results, out, html=html, latex=latex, csv=csv, width=stdout_width()))
     if pack:
         from ltprompt.experiments.run.driver import pack_grid
 
@@ -97,11 +99,12 @@ def report(
 def _list(plan: Plan) -> None:
     """Print what a grid would run, what of it is finished, and how long the rest may take."""
     from ltprompt.experiments.run.estimate import list_runs
-    from ltprompt.terminal import table
+    from ltprompt.terminal import stdout_width, table
 
     found = list_runs(plan)
     if found.rows:
-        print(table(["run", "method", "setting", "language", "shots", "seed", "state", "time"], found.rows))
+        header = ["run", "method", "setting", "language", "shots", "seed", "state", "time"]
+        print(table(header, found.rows, stdout_width()))
         print()
     print("\n".join(found.summary))
 
