@@ -44,6 +44,9 @@ class Rows:
         labels = None if self.labels is None else tuple(self.labels[index] for index in chosen)
         return Rows(tuple(self.texts[index] for index in chosen), labels, self.name)
 
+    def __repr__(self) -> str:
+        return f"Rows({len(self):,} of {self.name}, {'un' * (self.labels is None)}labelled)"
+
 
 def read_rows(path: str | Path, task: Task, *, labelled: bool = True) -> Rows:
     """Read a .tsv (never quoted), .csv (standard quoting), .jsonl or .json (one object a line) file.
