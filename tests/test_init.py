@@ -14,6 +14,7 @@ from helpers.toys import toy_backbone
 
 import ltprompt
 from ltprompt import Adapter, Backbone, Rows, Scores, compare, distribution, load_task, rows_from
+from ltprompt.experiments.records import Results
 
 PACKAGE = Path(ltprompt.__file__).parent
 # Every command, and the call that does the same.
@@ -79,6 +80,14 @@ def test_each_shows_itself_in_one_line(backbone: Backbone) -> None:
     assert repr(Rows(rows.texts, None, "test.tsv")) == "Rows(6 of test.tsv, unlabelled)"
     assert repr(compare(ticket(A), ticket(B))) == "Comparison(4 in both, IoU 0.267, 0.086 by chance)"
     assert repr(distribution(ticket(A))) == "Distribution(9 of 60 entries, 3 layers, 3 kinds of module)"
+
+
+def test_what_a_grid_and_a_task_report_shows_is_one_line(backbone: Backbone) -> None:
+    assert repr(Results("table1", (), (), (), 84)) == "Results(table1, 0 of 84 runs, 0 tickets)"
+    found = ltprompt.report_task(
+        load_task("xnli"), backbone.tokenizer, backbone="toy", language="en", prompt_length=4, max_length=48
+    )
+    assert repr(found) == "TaskReport(xnli, toy, en, 0 tables)"
 
 
 def test_tables_of_tickets_are_html_in_a_notebook() -> None:

@@ -173,3 +173,6 @@ class Results:
     runs: tuple[RunRecord, ...]
     tickets: tuple[TicketRecord, ...]
     planned: int
+
+    def __repr__(self) -> str:
+        return f"Results({self.name}, {len(self.runs):,} of {self.planned:,} runs, {len(self.tickets):,} tickets)"

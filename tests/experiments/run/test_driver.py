@@ -128,7 +128,9 @@ def test_a_grid_takes_two_calls_and_says_nothing(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = written(base, seeds=[1], shots=[1], scores=None, methods=["prompt-only"])
-    ran = run_grid(plan_grid(grid, str(tmp_path / "out")))
+    plan = plan_grid(grid, str(tmp_path / "out"))
+    assert repr(plan) == "Plan(toy, 1 runs, 0 tickets)"
+    ran = run_grid(plan)
     assert (ran.summary.counts.done, ran.summary.counts.failed) == (1, 0)
     write_report(read_results(str(tmp_path / "out")), str(tmp_path / "report"))
     assert (tmp_path / "report" / "report.csv").is_file()

@@ -112,6 +112,9 @@ class Plan:
     folder: GridFolder
     compute: Compute
 
+    def __repr__(self) -> str:
+        return f"Plan({self.grid.name}, {len(self.wishes):,} runs, {len(self.tickets):,} tickets)"
+
     @property
     def notes(self) -> list[str]:
         """What is odd in the data, a line each."""
