@@ -159,5 +159,5 @@ def _worst(language: str, labels: tuple[str, ...], confusion: np.ndarray) -> She
         count = wrong[gold, predicted]
         rows.append([labels[gold], labels[predicted], f"{count:,}", f"{count / confusion[gold].sum():.1%}"])
     kinds = np.count_nonzero(wrong)
-    note = f"{len(rows)} most frequent of {kinds:,} confusions; --json, or to_json(), has the whole matrix"
+    note = f"{len(rows)} most frequent of {kinds:,} confusions; the measures as JSON have the whole matrix"
     return Sheet([f"{language}: gold", "predicted", "count", "of gold"], rows, note if rows else "no confusion")
