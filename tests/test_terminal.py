@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from ltprompt import terminal as progress
-from ltprompt.cli.watching import stage_one_bar
 from ltprompt.stage1.training import Step
+from ltprompt.stage1.watching import stage_one_bar
 
 
 @pytest.fixture
@@ -157,3 +157,53 @@ def test_bars_that_overlap_share_one_display(monkeypatch: pytest.MonkeyPatch) ->
     with progress.bar("again", 1) as advance:
         advance()
     assert "again" in screen.getvalue()
+
+
+HEADER = ["layer", "entries", "of ticket", "of parameters", "enrichment"]
+ROWS = [["0", "1,500", "75.00%", "40.00%", "1.88"], ["1", "500", "25.00%", "60.00%", "0.42"]]
+
+
+def test_a_wide_table_lacks_the_columns_before_its_last_and_says_how_many() -> None:
+    assert progress.table(HEADER, ROWS, 40).splitlines() == [
+        "layer  entries  ...  enrichment",
+        "0        1,500  ...        1.88",
+        "1          500  ...        0.42",
+        "... 2 more columns: a pipe has them all",
+    ]
+
+
+def test_a_table_is_cut_only_where_it_must_be_and_as_little_as_can_be() -> None:
+    whole = progress.table(HEADER, ROWS)
+    width = max(map(len, whole.splitlines()))
+    assert progress.table(HEADER, ROWS, width) == whole
+    for narrower in range(22, width):
+        *lines, note = progress.table(HEADER, ROWS, narrower).splitlines()
+        assert max(map(len, lines)) <= narrower
+        kept = len(lines[0].split("  ...")[0].replace("of ", "of").split())
+        assert note == f"... {4 - kept} more column{'s' * (kept < 3)}: a pipe has them all"
+        missing = sum(len(name) + 2 for name in HEADER[kept : kept + 1])
+        assert len(lines[0]) + missing > narrower or kept == 3
+
+
+def test_the_first_and_the_last_column_are_always_shown() -> None:
+    assert progress.table(["name", "n"], [["a" * 50, "7"]], 20) == progress.table(["name", "n"], [["a" * 50, "7"]])
+    assert progress.table(["name", "m", "n"], [["a" * 50, "5", "7"]], 20).splitlines()[1] == "a" * 50 + "  ...  7"
+
+
+def test_standard_output_that_is_no_terminal_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "77")
+    assert progress.stdout_width() is None
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert progress.stdout_width() == 77
+    monkeypatch.setattr("sys.stdout", None)
+    assert progress.stdout_width() is None
+
+
+def test_a_sheet_is_a_table_and_its_note() -> None:
+    sheet = progress.Sheet(["name", "n"], [["<a>", "1"]], "one & only")
+    assert sheet.text() == "name  n\n<a>   1\none & only"
+    assert sheet.html() == (
+        "<table><thead><tr><th>name</th><th>n</th></tr></thead>"
+        "<tbody><tr><td>&lt;a&gt;</td><td>1</td></tr></tbody></table><p>one &amp; only</p>"
+    )
+    assert progress.Sheet(["name"], []).html() == "<table><thead><tr><th>name</th></tr></thead><tbody></tbody></table>"

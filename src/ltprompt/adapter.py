@@ -89,8 +89,13 @@ class Adapter:
             if name not in backbone.parameters or tuple(backbone.parameters[name].shape) != shape:
                 raise MismatchError(f"the adapter changes {name} {shape}, which {backbone.name} does not have")
 
-    def save(self, directory: Path) -> None:
+    def __repr__(self) -> str:
+        method = f"{self.settings['method']}, " if "method" in self.settings else ""
+        return f"Adapter({method}{self.size:,} changed entries of {self.backbone or 'a backbone'})"
+
+    def save(self, directory: Path | str) -> None:
         """Write adapter.safetensors and adapter.json; each holds the other's checksum, and the second comes last."""
+        directory = Path(directory)
         tensors: dict[str, Tensor] = {FOLDED: self.folded}
         tensors |= {STATE + name: tensor for name, tensor in self.state.items()}
         for change in self.changes:
@@ -106,7 +111,7 @@ class Adapter:
             raise
 
     @classmethod
-    def load(cls, directory: Path) -> Adapter:
+    def load(cls, directory: Path | str) -> Adapter:
         """Read and check what `save` wrote. Raises `InputError` or `FileFormatError` with what is wrong."""
         directory = Path(directory)
         record = read_record(directory)
@@ -136,8 +141,9 @@ def _record_digest(record: Mapping[str, Any]) -> str:
     return sha256(canonical_json({key: record[key] for key in record if key not in ("backbone", "revision")}))
 
 
-def read_record(directory: Path) -> dict[str, Any]:
+def read_record(directory: Path | str) -> dict[str, Any]:
     """Return an adapter's adapter.json, complete. Raises `InputError` where there is none, `FileFormatError` if bad."""
+    directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory} does not exist; expected an adapter folder as `ltprompt train` writes")
     record = read_json(directory / ADAPTER_RECORD, "an adapter folder as `ltprompt train` writes")

@@ -362,6 +362,15 @@ class PromptClassifier(_Parameters):
         return self.adapter is not None
 
 
+def merge_adapter(adapter: str | Path, out: str | Path, backbone: Backbone | None = None) -> None:
+    """Write an adapter's folder and its backbone as one plain Hugging Face folder, as `PromptClassifier.merge` does.
+
+    adapter: what `save_pretrained` wrote. out: must not exist. backbone: loaded by the adapter's record where none is
+    given. The errors are those of `PromptClassifier.from_pretrained` and `merge`.
+    """
+    PromptClassifier.from_pretrained(adapter, backbone).merge(out)
+
+
 def resolved_recipe(method: Method, settings: TrainSettings) -> Recipe:
     """Return a method's recipe with the user's settings over it."""
     names = ("epochs", "batch_size", "lr", "prompt_lr", "schedule")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from html import escape
 from typing import Protocol
 
 from rich.console import Console
@@ -24,6 +27,8 @@ from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 15.0
 WIDE = 60  # columns of a terminal, from which on a bar has room
+CUT = "..."  # stands where a table lacks columns; ASCII, as some terminals are
+_GAP = "  "  # between two columns
 
 _screen: list[Progress] = []  # one entry for each live bar that is open: they share one display
 
@@ -194,11 +199,79 @@ def _rate(done: int, start: float, unit: str) -> str:
     return f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+@dataclass(frozen=True)
+class Sheet:
+    """A table before it is shown: the same cells as text on a terminal and as HTML in a notebook.
+
+    header: one cell a column. rows: as long as it. note: a line that stands under the table.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def text(self, width: int | None = None) -> str:
+        """Return the table, as `table` does, and its note."""
+        return table(self.header, self.rows, width) + (f"\n{self.note}" if self.note else "")
+
+    def html(self) -> str:
+        """Return the table as HTML, every cell escaped."""
+        head, *body = (_html_row(row, tag) for row, tag in [(self.header, "th"), *((row, "td") for row in self.rows)])
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>{note}"
+
+    def fits(self, width: int | None) -> bool:
+        """Whether the table is no wider than `width` columns; anything fits where there is no width."""
+        return width is None or _whole(_widths(self.header, self.rows)) <= width
+
+
+def stdout_width() -> int | None:
+    """Return how many columns standard output shows; None where it is no terminal, and so takes what comes."""
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if on_terminal else None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Return an aligned table: the first column to the left, the others to the right.
+
+    width: columns of the terminal, if it is to fit one: of a wider table as many columns before the last are left out
+    as must be, and a note under it says how many. The first and the last one stay, wide as they may be.
+    """
+    widths = _widths(header, rows)
+    kept = len(header) if width is None else _kept(widths, width)
+    if kept == len(header):
+        return _aligned(header, rows, widths)
+    short = [[*row[:kept], CUT, row[-1]] for row in [header, *rows]]
+    missing = len(header) - kept - 1
+    note = f"{CUT} {missing} more column{'s' if missing > 1 else ''}: a pipe has them all"
+    return f"{_aligned(short[0], short[1:], [*widths[:kept], len(CUT), widths[-1]])}\n{note}"
+
+
+def _kept(widths: Sequence[int], width: int) -> int:
+    """Return how many columns are shown before the gap; all where none needs to go, or none but the first and last."""
+    count = len(widths)
+    if _whole(widths) <= width or count < 3:
+        return count
+    ends = (len(CUT), widths[-1])
+    return max((kept for kept in range(1, count - 1) if _whole([*widths[:kept], *ends]) <= width), default=1)
+
+
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+
+def _whole(widths: Sequence[int]) -> int:
+    """Return the width of a table with columns of these widths."""
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     lines = []
     for row in [header, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
+        lines.append(_GAP.join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

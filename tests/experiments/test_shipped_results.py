@@ -16,6 +16,7 @@ from ltprompt.experiments.report.report import write_report
 from ltprompt.experiments.run.driver import Where, plan_grid, run_grid, unfinished
 from ltprompt.experiments.run.ledger import Ledger
 from ltprompt.experiments.run.local import OnEvent
+from ltprompt.stage2.measures import Measures
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 # Number of planned runs, and the SHA-256 over their ids one after the other: what they were when they were made.
@@ -49,6 +50,12 @@ def test_the_ids_are_those_that_were_planned_and_follow_from_the_stored_runs(fol
     assert (len(runs), hashlib.sha256("".join(runs).encode()).hexdigest()) == PLANNED[folder.root.name]
     # `read_run` refuses a record whose id, computed anew from what it stores, is not the one that it is stored by.
     assert {record.spec.id for record in results.runs} == {one for one in runs if folder.has_run(one)}
+
+
+def test_the_stored_macro_f1_is_the_mean_over_all_classes_to_the_last_bit(folder: GridFolder) -> None:
+    for record in read_results(folder.root).runs:
+        for found in record.result.languages.values():
+            assert Measures(0, 0.0, 0.0, found.confusion).macro_f1_of_all == found.macro_f1
 
 
 def test_the_ledger_has_the_digest_of_every_record_and_nothing_finished_is_left_to_do(folder: GridFolder) -> None:

@@ -294,3 +294,14 @@ def test_unusable_text_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             find_scores(toy_backbone("bert"), lines, tmp_path / "out", settings=settings, compute=CPU)
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    backbone, settings = toy_backbone("xlm-roberta"), ScoresSettings(**SETTINGS)
+    silent = find_scores(backbone, texts(), settings=settings)
+    assert capsys.readouterr() == ("", "")
+    shown = find_scores(backbone, texts(), settings=settings, progress=True)
+    assert "stage 1 9/9, " in capsys.readouterr().err
+    assert shown.sha256 == silent.sha256
+    find_scores(backbone, texts(), settings=settings, progress=True, watcher=Breaking())
+    assert capsys.readouterr() == ("", "")

@@ -113,13 +113,18 @@ def test_measures_are_those_of_plain_loops(gold_classes: list[int], predicted_cl
     assert found.accuracy == pytest.approx(sum(g == p for g, p in pairs) / 40)
     assert found.confusion == tuple(tuple(pairs.count((g, p)) for p in range(3)) for g in range(3))
     scores = [plain_f1(gold.tolist(), predicted.tolist(), label) for label in range(3)]
-    assert found.macro_f1 == pytest.approx(sum(scores) / 3)
+    seen = {*gold.tolist(), *predicted.tolist()}
+    assert found.classes == len(seen)
+    assert found.macro_f1 == pytest.approx(sum(scores) / len(seen))
+    assert found.macro_f1_of_all == pytest.approx(sum(scores) / 3)
 
 
-def test_a_class_never_seen_counts_as_zero() -> None:
+def test_a_class_never_seen_is_left_out_of_the_mean() -> None:
     found = measure(np.array([0, 1]), np.array([0, 1]), 3)
     assert found.accuracy == 1
-    assert found.macro_f1 == pytest.approx(2 / 3)
+    assert found.macro_f1 == 1
+    assert found.classes == 2
+    assert found.macro_f1_of_all == pytest.approx(2 / 3)
     assert found.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 0))
 
 
@@ -130,12 +135,23 @@ def test_measures_as_json_are_plain_numbers() -> None:
         "examples": int,
         "accuracy": float,
         "macro_f1": float,
+        "classes": int,
         "confusion": list,
     }
+
+
+def test_where_all_classes_occur_both_means_are_the_same_number() -> None:
+    """To the last bit: the records of grids hold the mean of all."""
+    random = np.random.default_rng(0)
+    for classes in range(2, 12):
+        gold, predicted = np.arange(40) % classes, random.integers(0, classes, 40)
+        found = measure(gold, predicted, classes)
+        assert found.classes == classes
+        assert found.macro_f1 == found.macro_f1_of_all
 
 
 def test_the_mean_weighs_languages_equally() -> None:
     many, few = np.zeros(90, np.int64), np.zeros(10, np.int64)
     found = mean_measures({"en": measure(many, many, 2), "sw": measure(few, few + 1, 2)})
     assert found["accuracy"] == 0.5
-    assert found["macro_f1"] == pytest.approx(0.25)
+    assert found["macro_f1"] == pytest.approx(0.5)

@@ -8,7 +8,7 @@ import pytest
 
 from ltprompt.errors import InputError
 from ltprompt.tasks import Rows, Task, label_counts, load_task, read_rows, rows_from
-from ltprompt.tasks.splits import Split, draw, sample, split_paths, write_rows
+from ltprompt.tasks.splits import Split, draw, sample, split, split_paths, write_rows
 
 XNLI = load_task("xnli")
 MOOD = Task(
@@ -162,3 +162,21 @@ def test_no_class_is_left_out_of_a_sample_that_has_room_for_it(count: int, share
 
 def test_a_sample_of_all_is_all() -> None:
     assert sample([0, 1, 1], 3, seed=0) == sample([0, 1, 1], 9, seed=4) == [0, 1, 2]
+
+
+def test_a_split_is_the_rows_of_a_draw() -> None:
+    rows = mood(20, 30)
+    drawn_rows = draw(rows, MOOD, shots=5, dev_shots=3, seed=1)
+    found = split(rows, MOOD, shots=5, dev_shots=3, seed=1)
+    assert found == tuple(rows.select(part) for part in (drawn_rows.train, drawn_rows.dev, drawn_rows.rest))
+    train, dev, rest = split(rows, MOOD, shots=5)
+    assert (len(train), len(dev), len(rest)) == (10, 10, 30)
+    assert repr(drawn_rows) == "Split(10 to train, 6 for dev, 34 left, 0 copies, 0 contradictory)"
+
+
+def test_a_split_takes_plain_rows() -> None:
+    plain = [{"text": f"text {number}", "mood": "up" if number % 2 else "down"} for number in range(8)]
+    train, dev, rest = split(plain, MOOD, shots=2, dev_shots=0)
+    assert label_counts(train, MOOD) == {"up": 2, "down": 2}
+    assert (len(dev), len(rest)) == (0, 4)
+    assert split(plain[:6], MOOD, shots=3, dev_shots=0).rest.texts == ()

@@ -12,19 +12,17 @@ from nbclient import NotebookClient
 CELL = """
 from ltprompt import Backbone, PromptClassifier, find_scores
 from ltprompt.settings import ScoresSettings
-from ltprompt.terminal import bar
-from ltprompt.cli.watching import stage_one_bar
+from ltprompt.stage2.fit import training_bar
 
 backbone = Backbone.from_pretrained("toy")
-with stage_one_bar() as watcher:
-    texts, settings = open("english.txt").read().splitlines(), ScoresSettings(steps=2, max_length=48)
-    scores = find_scores(backbone, texts, settings=settings, watcher=watcher)
+texts, settings = open("english.txt").read().splitlines(), ScoresSettings(steps=2, max_length=48)
+scores = find_scores(backbone, texts, settings=settings, progress=True)
 rows = [{"premise": "a mat", "hypothesis": "good", "label": "neutral"},
         {"premise": "cat", "hypothesis": "no cat", "label": "contradiction"},
         {"premise": "a cat", "hypothesis": "a cat", "label": "entailment"}]
 clf = PromptClassifier(backbone, task="xnli", ticket=scores.select(ratio=0.2), epochs=2, max_length=48)
-with bar("training", 2, "epoch") as advance:
-    clf.fit(rows, on_epoch=lambda epoch: advance(1, f"loss {epoch.loss:.3f}"))
+with training_bar(2) as on_epoch:
+    clf.fit(rows, on_epoch=on_epoch)
 print(clf.predict(rows).tolist())
 """
 

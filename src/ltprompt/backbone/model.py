@@ -93,6 +93,9 @@ class Backbone(_Shared):
         model, tokenizer = loading.load(name, revision)
         return cls(model.to(device), tokenizer, name=loading.label(name), revision=revision)
 
+    def __repr__(self) -> str:
+        return _described(self)
+
     @contextmanager
     def applied(self, changes: Changes | None) -> Iterator[None]:
         """Have an adapter, or with None nothing, on the backbone within the block; other threads may share it there.
@@ -193,10 +196,7 @@ class Backbone(_Shared):
 
     def _narrows(self, read: Tensor | None) -> bool:
         """Whether rows may be left out: not of none, which no network in chunks takes, nor if layers may run again."""
-        again = self.training and any(
-            getattr(module, "gradient_checkpointing", False) for module in self.base.modules()
-        )
-        return read is not None and len(read) > 0 and not again
+        return read is not None and len(read) > 0 and not (self.training and _checkpoints(self.base))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Apply the head's transform, all of the head but its output matrix, to [N, hidden]."""
@@ -269,3 +269,14 @@ def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
         return ()
     found = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
+
+def _checkpoints(base: nn.Module) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+
+
+def _described(backbone: Backbone) -> str:
+    size = sum(parameter.numel() for parameter in backbone.parameters.values())
+    shown = f"{size / 1e6:.1f} M" if size >= 1e5 else f"{size:,}"
+    packed = "packed" if backbone.packs else "padded"
+    return f"Backbone({backbone.name or 'unnamed'}, {shown} parameters, {backbone.device}, {packed})"

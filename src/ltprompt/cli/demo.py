@@ -15,7 +15,6 @@ from ltprompt.backbone.loading import MINI
 from ltprompt.backbone.model import Backbone
 from ltprompt.classifier import PromptClassifier
 from ltprompt.cli.show import show_distribution
-from ltprompt.cli.watching import stage_one_bar
 from ltprompt.device import Compute, resolve
 from ltprompt.errors import FileFormatError, InputError
 from ltprompt.files.artifacts import SCORES_CHECKPOINT, read_json, sha256, write_json, write_text
@@ -23,6 +22,7 @@ from ltprompt.files.places import check_folder
 from ltprompt.settings import ScoresSettings, TrainSettings
 from ltprompt.stage1.corpus import read_lines
 from ltprompt.stage1.find_scores import find_scores
+from ltprompt.stage1.watching import stage_one_bar
 from ltprompt.stage2.measures import Evaluation
 from ltprompt.stage2.methods import find_method
 from ltprompt.tasks import Rows, load_task, read_rows

@@ -55,8 +55,8 @@ def grid(
     check_folder(out, "out")
     with ray_ahead(None if dry_run or ray else workers, device):
         with phase("loading the libraries"):
-            from ltprompt.cli.watching import stage_one_bar
             from ltprompt.experiments.run.driver import Where, plan_grid, run_grid
+            from ltprompt.stage1.watching import stage_one_bar
         computing(device, dtype, threads)  # stage 1 here, and without workers the runs
         where = Where(device, dtype, threads, workers, ray, gpus)
         plan = plan_grid(config, out, where, base=base, stage_one=stage_one_bar, say=_note, phase=phase)
@@ -88,12 +88,13 @@ def report(
     from ltprompt.experiments.folder import GridFolder, read_results
     from ltprompt.experiments.report.report import write_report
     from ltprompt.files.places import check_folder
+    from ltprompt.terminal import stdout_width
 
     results = read_results(directory)
     place = out or GridFolder(directory).report
     check_outputs(html=html, latex=latex, csv=csv)
     check_folder(place, "out")
-    write_report(results, place, html=html, latex=latex, csv=csv, show=print)
+    write_report(results, place, html=html, latex=latex, csv=csv, width=stdout_width(), show=print)
     if pack:
         from ltprompt.experiments.run.driver import pack_grid
 
@@ -103,11 +104,12 @@ def report(
 def _list(plan: Plan) -> None:
     """Print what a grid would run, what of it is finished, and how long the rest may take."""
     from ltprompt.experiments.run.estimate import list_runs
-    from ltprompt.terminal import table
+    from ltprompt.terminal import stdout_width, table
 
     found = list_runs(plan)
     if found.rows:
-        print(table(["run", "method", "setting", "language", "shots", "seed", "state", "time"], found.rows))
+        header = ["run", "method", "setting", "language", "shots", "seed", "state", "time"]
+        print(table(header, found.rows, stdout_width()))
         print()
     print("\n".join(found.summary))
 

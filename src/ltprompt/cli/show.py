@@ -1,18 +1,18 @@
-"""Results as text for people: aligned tables for a terminal."""
+"""Results as text for people: aligned tables, which on a terminal that is too narrow lack columns and say so."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ltprompt.terminal import table
+from ltprompt.terminal import stdout_width, table
 from ltprompt.tickets.ticket import COMBINATIONS
 
 if TYPE_CHECKING:
     from ltprompt.classifier import PromptClassifier
     from ltprompt.stage2.measures import Evaluation
     from ltprompt.tasks.check import TableReport, TaskReport
-    from ltprompt.tickets.distribution import Comparison, Distribution, Part
+    from ltprompt.tickets.distribution import Comparison, Distribution
 
 
 def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
@@ -28,9 +28,7 @@ def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
         f", criterion {criterion}{'' if seed is None else f', seed {seed}'}",
         *([] if criterion in COMBINATIONS else [f"entries {zero}: {found.zero_entries:,}"]),
         "",
-        _parts("layer", {str(layer): part for layer, part in found.by_layer.items()}),
-        "",
-        _parts("module", found.by_kind),
+        "\n\n".join(sheet.text(stdout_width()) for sheet in found.sheets()),
         "",
         "layer 0: the embeddings; enrichment: share of the ticket over share of the parameters",
     ]
@@ -39,35 +37,13 @@ def show_distribution(header: Mapping[str, Any], found: Distribution) -> str:
 
 def show_comparison(first: str, second: str, found: Comparison) -> str:
     """Return the overlap of two tickets, as a whole and by layer."""
-    header = ["layer", "first", "second", "in both", "by chance", "IoU", "IoU by chance"]
-    parts = {"all": found.overall, **{str(layer): part for layer, part in found.by_layer.items()}}
-    rows = [
-        [
-            name,
-            f"{part.a:,}",
-            f"{part.b:,}",
-            f"{part.intersection:,}",
-            f"{part.chance_intersection:,.0f}",
-            f"{part.iou:.3f}",
-            f"{part.chance_iou:.3f}",
-        ]
-        for name, part in parts.items()
-    ]
-    return f"first: {first}\nsecond: {second}\n{table(header, rows)}"
+    return f"first: {first}\nsecond: {second}\n{found.sheet().text(stdout_width())}"
 
 
 def show_evaluation(found: Evaluation) -> str:
     """Return accuracy and macro-F1 by language, their means and the confusion matrices."""
-    rows = [
-        [language, str(part.size), f"{part.accuracy:.2%}", f"{part.macro_f1:.2%}"]
-        for language, part in found.by_language.items()
-    ]
-    mean = ["mean", "", f"{found.mean['accuracy']:.2%}", f"{found.mean['macro_f1']:.2%}"]
-    parts = [table(["language", "examples", "accuracy", "macro-F1"], [*rows, mean])]
-    for language, part in found.by_language.items():
-        confusion = [[gold, *map(str, row)] for gold, row in zip(found.labels, part.confusion, strict=True)]
-        parts.append(table([f"{language}: gold \\ predicted", *found.labels], confusion))
-    return "\n\n".join(parts)
+    width = stdout_width()
+    return "\n\n".join(sheet.text(width) for sheet in found.sheets(width))
 
 
 def show_precision(classifier: PromptClassifier, asked: str) -> str:
@@ -90,7 +66,11 @@ def show_task_report(found: TaskReport) -> str:
         tokens = " ".join(filled.tokens)
         blocks.append(f"{style} template\n  {filled.text}\n  {len(filled.tokens)} tokens: {tokens}")
     words = [[label, word.word, " ".join(word.pieces)] for label, word in found.words.items()]
-    blocks.append("\n".join([table(["label", "word", "scored by"], words), *(f"note: {note}" for note in found.notes)]))
+    blocks.append(
+        "\n".join(
+            [table(["label", "word", "scored by"], words, stdout_width()), *(f"note: {note}" for note in found.notes)]
+        )
+    )
     if not found.tables:
         return "\n\n".join([*blocks, "add --data TABLE for lengths, label counts and how your language is split"])
     blocks.append("\n".join(f"{part.name}: {_rows_and_labels(part)}" for part in found.tables))
@@ -125,7 +105,7 @@ def _lengths(found: TaskReport) -> str:
         for part in found.tables
         for style, length in part.lengths.items()
     ]
-    return table(header, rows)
+    return table(header, rows, stdout_width())
 
 
 def _splitting(found: TaskReport) -> str:
@@ -134,17 +114,8 @@ def _splitting(found: TaskReport) -> str:
         [name, f"{part.words:,}", _two_digits(part.pieces_a_word), _two_digits(times), f"{part.unknown_share:.1%}"]
         for name, part, times in [*parts, ("English (embedded)", found.english, 1.0)]
     ]
-    return table(["how texts are split", "words", "pieces a word", "times English", "unknown"], rows)
+    return table(["how texts are split", "words", "pieces a word", "times English", "unknown"], rows, stdout_width())
 
 
 def _two_digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _parts(name: str, parts: Mapping[str, Part]) -> str:
-    header = [name, "entries", "of ticket", "of parameters", "enrichment"]
-    rows = [
-        [key, f"{part.entries:,}", f"{part.share:.2%}", f"{part.parameter_share:.2%}", f"{part.enrichment:.2f}"]
-        for key, part in parts.items()
-    ]
-    return table(header, rows)

@@ -61,11 +61,11 @@ def scores(
     threads: Threads = None,
 ) -> None:
     """Find the scores: fine-tune on text and measure how far every parameter moves (once for a backbone)."""
-    from ltprompt.cli.watching import stage_one_bar
     from ltprompt.files.artifacts import SCORES_TENSORS, check_place
     from ltprompt.settings import ScoresSettings
     from ltprompt.stage1.corpus import read_lines
     from ltprompt.stage1.find_scores import find_scores
+    from ltprompt.stage1.watching import stage_one_bar
 
     if ctx.obj["steps"] is not None and ctx.obj["epochs"] is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
@@ -108,9 +108,9 @@ def train(
     from ltprompt.classifier import PromptClassifier, check_ticket_given
     from ltprompt.files.artifacts import ADAPTER_RECORD, check_place
     from ltprompt.settings import TrainSettings
+    from ltprompt.stage2.fit import training_bar
     from ltprompt.stage2.methods import choose_method
     from ltprompt.tasks import load_task, read_rows
-    from ltprompt.terminal import bar
     from ltprompt.tickets.ticket import Ticket
 
     settings = TrainSettings.of(**ctx.obj)
@@ -126,15 +126,13 @@ def train(
     for note in classifier.notes:
         _warn(note)
 
-    with bar("training", classifier.recipe.epochs, "epoch") as advance:
-        fit = classifier.fit(rows, dev=dev_rows, on_epoch=lambda epoch: advance(1, _epoch_text(epoch))).history_
+    with training_bar(classifier.recipe.epochs) as on_epoch:
+        fit = classifier.fit(rows, dev=dev_rows, on_epoch=on_epoch).history_
     for warning in fit.warnings:
         _warn(warning)
     classifier.save_pretrained(out)
     kept = fit.epochs[fit.kept_epoch - 1]
-    _say(
-        f"adapter of {fit.changed_entries:,} changed entries from epoch {fit.kept_epoch} ({_epoch_text(kept)}) in {out}"
-    )
+    _say(f"adapter of {fit.changed_entries:,} changed entries from epoch {fit.kept_epoch} ({kept}) in {out}")
 
 
 def evaluate(
@@ -299,11 +297,6 @@ def name_tables(pairs: Sequence[tuple[str, Path]], language: str) -> dict[str, P
             raise InputError(f"--data names the language {name!r} twice; give each once, as LANGUAGE=FILE")
         files[name] = file
     return files
-
-
-def _epoch_text(epoch: Any) -> str:
-    dev = "" if epoch.dev_accuracy is None else f", dev accuracy {epoch.dev_accuracy:.1%}"
-    return f"loss {epoch.loss:.4f}{dev}"
 
 
 def _say(text: str) -> None:

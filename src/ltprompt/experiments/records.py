@@ -114,9 +114,10 @@ class Job:
 class LanguageResult(Frozen):
     """What a run reached in one language.
 
-    accuracy, macro_f1: shares. confusion[gold][predicted]: counts. hits: one character an example, in the test table's
-    order, ``1`` where the prediction is right and ``0`` where it is not. note: what a reader must know of the test
-    rows, such as that they are the rest of a development set; empty otherwise.
+    accuracy, macro_f1: shares, the second with a class that does not occur as 0. confusion[gold][predicted]: counts.
+    hits: one character an example, in the test table's order, ``1`` where the prediction is right and ``0`` where it is
+    not. note: what a reader must know of the test rows, such as that they are the rest of a development set; empty
+    otherwise.
     """
 
     accuracy: float
@@ -172,3 +173,6 @@ class Results:
     runs: tuple[RunRecord, ...]
     tickets: tuple[TicketRecord, ...]
     planned: int
+
+    def __repr__(self) -> str:
+        return f"Results({self.name}, {len(self.runs):,} of {self.planned:,} runs, {len(self.tickets):,} tickets)"

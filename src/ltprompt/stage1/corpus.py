@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def read_lines(paths: Iterable[str | Path]) -> list[str]:
-    """Return the lines of UTF-8 text files, stripped, without the empty ones: a sentence or paragraph each.
+def read_lines(paths: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return the lines of one or several UTF-8 text files, stripped, without the empty: a sentence or paragraph each.
 
     Raises `InputError` for a missing file, for undecodable bytes with their line, and where no text is left.
     """
-    names = [Path(path) for path in paths]
+    names = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     found = chain.from_iterable(text.read_lines(path, "a text file") for path in names)
     stripped = (line.strip() for _, line in found)
     lines = [line for line in stripped if line]

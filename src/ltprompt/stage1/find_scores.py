@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ltprompt.settings import ScoresSettings
 from ltprompt.stage1.corpus import TokenizedCorpus, text_sha256
 from ltprompt.stage1.masking import hold_out
 from ltprompt.stage1.training import Movement, Watcher, find_movement
+from ltprompt.stage1.watching import stage_one_bar
 from ltprompt.tickets.scores import Scores
 
 
@@ -29,12 +31,14 @@ def find_scores(
     compute: Compute | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = False,
 ) -> Scores:
     """Run stage 1: fine-tune on `texts` with masked language modelling and score every eligible parameter.
 
     texts: lines, as `corpus.read_lines` gives them. out: folder for scores.safetensors and scores.json; a checkpoint is
-    kept there at every evaluation, and `resume` goes on from it. watcher: hears of every step. The backbone is
-    unchanged afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
+    kept there at every evaluation, and `resume` goes on from it. progress: shows a bar on standard error, in
+    a notebook or a log as plain lines. watcher: hears of every step, in place of that bar. The backbone is unchanged
+    afterwards. Raises `InputError` for bad settings or text, `TrainingError` where the loss diverges.
     """
     settings, compute = settings or ScoresSettings(), compute or resolve(str(backbone.device))
     backbone.check_length(settings.max_length)
@@ -45,9 +49,10 @@ def find_scores(
     plain = settings.model_dump(exclude={"epochs", "max_length"}) | {"steps": steps}
     identity = sha256(canonical_json([settings.model_dump(), compute.dtype_name, fingerprint, text_hash]))
     checkpoint = None if out is None else _checkpoint(Path(out), resume)
-    movement = find_movement(
-        backbone, corpus, compute=compute, checkpoint=checkpoint, identity=identity, watcher=watcher, **plain
-    )  # fmt: skip
+    with stage_one_bar() if progress and watcher is None else nullcontext(watcher) as heard:
+        movement = find_movement(
+            backbone, corpus, compute=compute, checkpoint=checkpoint, identity=identity, watcher=heard, **plain
+        )  # fmt: skip
     scores = Scores(movement.parameters, movement.tensors, settings.strategy, fingerprint)
     if out is not None and checkpoint is not None:
         settled = settings.model_dump() | {"steps": steps, "epochs": None if settings.steps else settings.epochs}

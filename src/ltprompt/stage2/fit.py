@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from ltprompt.stage2.methods import Recipe, Trains
 from ltprompt.stage2.readout import fold
 from ltprompt.stage2.training import Epoch, LabelledExamples, Learner, Tuned, tune
 from ltprompt.stage2.weights import training_weights
+from ltprompt.terminal import bar
 from ltprompt.tickets.ticket import Ticket
 
 
@@ -59,6 +61,13 @@ def fit(
         changes = tuple(weights.changes())
     state = {} if beside is None else {name: value.detach().cpu() for name, value in beside.state_dict().items()}
     return Fitted(tuned, changes, weights.moves_output, fold(beside), state)
+
+
+@contextmanager
+def training_bar(epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    """Yield what shows the epochs of a training as a bar, for `fit`'s `on_epoch`."""
+    with bar("training", epochs, "epoch") as advance:
+        yield lambda epoch: advance(1, str(epoch))
 
 
 def _looked_up(examples: LabelledExamples) -> list[int]:

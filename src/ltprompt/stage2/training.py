@@ -35,6 +35,10 @@ class Epoch:
     loss: float
     dev_accuracy: float | None
 
+    def __str__(self) -> str:
+        dev = "" if self.dev_accuracy is None else f", dev accuracy {self.dev_accuracy:.1%}"
+        return f"loss {self.loss:.4f}{dev}"
+
 
 @dataclass(frozen=True)
 class LabelledExamples:

@@ -125,6 +125,9 @@ class TaskReport:
         """Return the report as plain JSON."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"TaskReport({self.task}, {self.backbone}, {self.language}, {len(self.tables):,} tables)"
+
 
 def report_task(
     task: Task,

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ltprompt.errors import InputError
 from ltprompt.files.artifacts import SPLIT_DEV, SPLIT_REST, SPLIT_TRAIN, canonical_json, sha256, write_text
-from ltprompt.tasks import Rows, Task
+from ltprompt.tasks import Rows, Task, rows_from
 from ltprompt.tasks.template import clean
 
 Key = tuple[str, ...]
@@ -31,6 +32,30 @@ class Split:
     rest: tuple[int, ...]
     copies: int
     contradictory: int
+
+    def __repr__(self) -> str:
+        drawn = f"{len(self.train):,} to train, {len(self.dev):,} for dev, {len(self.rest):,} left"
+        return f"Split({drawn}, {self.copies:,} copies, {self.contradictory:,} contradictory)"
+
+
+class SplitRows(NamedTuple):
+    """A table split in three; a part that has no rows is empty."""
+
+    train: Rows
+    dev: Rows
+    rest: Rows
+
+
+def split(
+    rows: Rows | Sequence[Mapping[str, Any]], task: Task, *, shots: int, dev_shots: int | None = None, seed: int = 0
+) -> SplitRows:
+    """Split labelled rows into `shots` a class to train on, `dev_shots` (as many without it) for dev, and the rest.
+
+    Balanced, disjoint and the same for a seed, by the rule of `draw`; its errors are those of `draw` and `rows_from`.
+    """
+    found = rows_from(rows, task)
+    drawn = draw(found, task, shots=shots, dev_shots=shots if dev_shots is None else dev_shots, seed=seed)
+    return SplitRows(found.select(drawn.train), found.select(drawn.dev), found.select(drawn.rest))
 
 
 def draw(rows: Rows, task: Task, *, shots: int, dev_shots: int, seed: int) -> Split:
@@ -83,8 +108,9 @@ def sample(labels: Sequence[int], count: int, seed: int) -> list[int]:
     return sorted(drawn)
 
 
-def split_paths(out: Path, shots: int, dev_shots: int) -> dict[str, Path]:
+def split_paths(out: str | Path, shots: int, dev_shots: int) -> dict[str, Path]:
     """Return where train, dev and rest are written. Raises `InputError` where one of them exists."""
+    out = Path(out)
     paths = {
         "train": out / SPLIT_TRAIN.format(shots=shots),
         "dev": out / SPLIT_DEV.format(shots=dev_shots),
@@ -96,7 +122,7 @@ def split_paths(out: Path, shots: int, dev_shots: int) -> dict[str, Path]:
     return paths
 
 
-def write_rows(path: Path, rows: Rows, task: Task) -> None:
+def write_rows(path: str | Path, rows: Rows, task: Task) -> None:
     """Write labelled rows as JSON lines with the task's columns and label names, texts as they were read.
 
     Other columns of the table they come from are left out.
@@ -108,7 +134,7 @@ def write_rows(path: Path, rows: Rows, task: Task) -> None:
         )
         for fields, label in zip(rows.texts, rows.labels, strict=True)
     )
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(Path(path), "".join(f"{line}\n" for line in lines))
 
 
 def _key(fields: Sequence[str], task: Task) -> Key:

@@ -46,6 +46,9 @@ class Rows:
         labels = None if self.labels is None else tuple(self.labels[index] for index in chosen)
         return Rows(tuple(self.texts[index] for index in chosen), labels, self.name)
 
+    def __repr__(self) -> str:
+        return f"Rows({len(self):,} of {self.name}, {'un' * (self.labels is None)}labelled)"
+
 
 # What is taken for a table: `rows_from` says which kinds.
 Table = Rows | Iterable[Any]

@@ -103,6 +103,12 @@ class Task(Frozen):
         pattern = self.pattern_words.get(language, {})
         return tuple(pattern.get(placeholder(part) or "", part) for part in self.templates[style])
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.labels)} labels, {len(self.languages)} language{'s' * (len(self.languages) != 1)}"
+        return f"Task({self.name}, {' + '.join(self.columns)}, {counts})"
+
+    __str__ = __repr__
+
 
 def placeholder(part: str) -> str | None:
     """Return the name in a part ``{name}`` of a template, or None where the part is plain text."""

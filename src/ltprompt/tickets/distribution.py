@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from ltprompt.backbone.parameters import EligibleParameter, total
 from ltprompt.errors import MismatchError
+from ltprompt.terminal import Sheet
 from ltprompt.tickets.ticket import Ticket, popcount
 
 Key = TypeVar("Key", bound=Hashable)
@@ -50,6 +51,17 @@ class Distribution:
         """Return the distribution as plain JSON."""
         return _plain(asdict(self))
 
+    def sheets(self) -> list[Sheet]:
+        """Return what is shown: the entries by layer, then by kind of module."""
+        return [_parts("layer", self.by_layer), _parts("module", self.by_kind)]
+
+    def _repr_html_(self) -> str:
+        return "".join(sheet.html() for sheet in self.sheets())
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.by_layer)} layers, {len(self.by_kind)} kinds of module"
+        return f"Distribution({self.entries:,} of {self.parameters:,} entries, {parts})"
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -81,6 +93,19 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON."""
         return _plain(asdict(self))
+
+    def sheet(self) -> Sheet:
+        """Return what is shown: the overlap as a whole, then by layer."""
+        header = ["layer", "first", "second", "in both", "by chance", "IoU", "IoU by chance"]
+        parts = {"all": self.overall, **{str(layer): part for layer, part in self.by_layer.items()}}
+        return Sheet(header, [[name, *_cells(part)] for name, part in parts.items()])
+
+    def _repr_html_(self) -> str:
+        return self.sheet().html()
+
+    def __repr__(self) -> str:
+        found = self.overall
+        return f"Comparison({found.intersection:,} in both, IoU {found.iou:.3f}, {found.chance_iou:.3f} by chance)"
 
 
 def distribution(ticket: Ticket) -> Distribution:
@@ -172,6 +197,20 @@ def _overlap(a: Ticket, b: Ticket, group: Sequence[EligibleParameter]) -> Overla
 def _entries(ticket: Ticket, names: Sequence[str]) -> int:
     """Return the ticket's entries in the named tensors; one that is not eligible for it has none."""
     return sum(popcount(ticket.bitmaps[name]) for name in names if name in ticket.bitmaps)
+
+
+def _parts(name: str, parts: Mapping[Any, Part]) -> Sheet:
+    header = [name, "entries", "of ticket", "of parameters", "enrichment"]
+    rows = [
+        [str(key), f"{part.entries:,}", f"{part.share:.2%}", f"{part.parameter_share:.2%}", f"{part.enrichment:.2f}"]
+        for key, part in parts.items()
+    ]
+    return Sheet(header, rows)
+
+
+def _cells(part: Overlap) -> list[str]:
+    counts = (f"{part.a:,}", f"{part.b:,}", f"{part.intersection:,}", f"{part.chance_intersection:,.0f}")
+    return [*counts, f"{part.iou:.3f}", f"{part.chance_iou:.3f}"]
 
 
 def _quotient(over: float, under: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ltprompt.backbone.parameters import EligibleParameter
+from ltprompt.backbone.parameters import EligibleParameter, total
 from ltprompt.errors import FileFormatError, InputError, OutputError, choices
 from ltprompt.files.artifacts import (
     SCORES_RECORD,
@@ -92,16 +92,22 @@ class Scores:
             seed=self.seed,
         )
 
-    def save(self, directory: Path | str, record: Mapping[str, Any]) -> None:
-        """Write ``scores.safetensors``, then ``scores.json`` with the record and the digest. Raises `OutputError`."""
+    def save(self, directory: Path | str, record: Mapping[str, Any] | None = None) -> None:
+        """Write ``scores.safetensors``, then ``scores.json`` with the record and the digest. Raises `OutputError`.
+
+        record: where the scores come from, as plain JSON; `find_scores` with `out` writes one itself.
+        """
         directory = Path(directory)
         header = Header(self.parameters, self.strategy, self.fingerprint, self.criterion, self.seed)
         digest = write_tensors(directory / SCORES_TENSORS, KIND, self.tensors, header.to_json())
         try:
-            write_json(directory / SCORES_RECORD, {**record, DIGEST_KEY: digest})
+            write_json(directory / SCORES_RECORD, {**(record or {}), DIGEST_KEY: digest})
         except OutputError:
             (directory / SCORES_TENSORS).unlink(missing_ok=True)
             raise
+
+    def __repr__(self) -> str:
+        return f"Scores({total(self.parameters):,} parameters, {self.strategy}, {self.criterion})"
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

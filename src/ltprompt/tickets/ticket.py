@@ -140,6 +140,10 @@ class Ticket:
                 raise file.damaged(f"it tells of {ticket.zero_entries} zero-score entries among {ticket.size}")
             return ticket
 
+    def __repr__(self) -> str:
+        entries = f"{self.size:,} of {total(self.parameters):,} entries"
+        return f"Ticket({entries}, {self.strategy}, {100 * self.active_ratio:.3g} %)"
+
     def _parameter(self, name: str) -> EligibleParameter:
         if name not in self._by_name:
             raise InputError(f"no eligible parameter is named {name!r}; {choices(name, self._by_name)}")

@@ -123,6 +123,20 @@ def test_a_run_is_what_the_library_does_by_hand(base: Path, finished: Path) -> N
             hits = found.probabilities[code].argmax(1) == found.gold[code]
             assert result.hits == "".join(str(int(hit)) for hit in hits)
             assert result.accuracy == float(hits.mean())
+            assert result.macro_f1 == found.by_language[code].macro_f1_of_all
+
+
+def test_a_grid_takes_two_calls_and_says_nothing(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = written(base, seeds=[1], shots=[1], scores=None, methods=["prompt-only"])
+    plan = plan_grid(grid, str(tmp_path / "out"))
+    assert repr(plan) == "Plan(toy, 1 runs, 0 tickets)"
+    ran = run_grid(plan)
+    assert (ran.summary.counts.done, ran.summary.counts.failed) == (1, 0)
+    write_report(read_results(str(tmp_path / "out")), str(tmp_path / "report"))
+    assert (tmp_path / "report" / "report.csv").is_file()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_runs_know_all_that_makes_them_what_they_are(base: Path, finished: Path) -> None:

@@ -34,29 +34,31 @@ class _Content:
 
 def write_report(
     results: Results,
-    out: Path,
+    out: str | Path,
     *,
-    html: Path | None = None,
-    latex: Path | None = None,
-    csv: Path | None = None,
+    html: str | Path | None = None,
+    latex: str | Path | None = None,
+    csv: str | Path | None = None,
+    width: int | None = None,
     show: Callable[[str], object] | None = None,
 ) -> str:
     """Write a report's files and return its text for a terminal. Equal results give equal bytes.
 
     out: folder of the figures (PNG and PDF each), of ``comparisons.csv`` and, where no other place is given, of
     ``report.html``, ``report.tex`` and ``report.csv``. The layouts of `results` say what is made; where it names none,
-    all that its runs and tickets allow. show: called with the text before anything is written, and with the list of
+    all that its runs and tickets allow. width: columns of the terminal that the text is for, if any (see
+    `terminal.table`); the files are whole. show: called with the text before anything is written, and with the list of
     files afterwards.
 
     Raises `InputError` for an unknown layout, `OutputError` where a file cannot be written.
     """
-    content = _content(results)
+    out, content = Path(out), _content(results)
     pictures = {(chart.layout, form): draw_chart(chart, form) for chart in content.charts for form in FORMS}
     tables = [table for table, _ in content.tables]
     places = {
-        "html": html or out / REPORT_HTML,
-        "latex": latex or out / REPORT_LATEX,
-        "csv": csv or out / REPORT_CSV,
+        "html": Path(html or out / REPORT_HTML),
+        "latex": Path(latex or out / REPORT_LATEX),
+        "csv": Path(csv or out / REPORT_CSV),
         "comparisons": out / REPORT_COMPARISONS,
     }
     texts = {
@@ -65,7 +67,7 @@ def write_report(
         "csv": tidy_csv(tables, content.charts),
         "comparisons": comparisons_csv(content.tables),
     }
-    text = _text(results, content)
+    text = _text(results, content, width)
     if show:
         show(text)
     for (layout, form), data in pictures.items():
@@ -110,13 +112,13 @@ def _summary(results: Results) -> str:
     return f"{len(results.runs)} of {results.planned} runs finished."
 
 
-def _text(results: Results, content: _Content) -> str:
+def _text(results: Results, content: _Content, width: int | None) -> str:
     blocks = [f"{results.name}: {_summary(results)}"]
     for table, comparisons in content.tables:
-        blocks.append(show_table(table))
+        blocks.append(show_table(table, width))
         if comparisons:
-            blocks.append(show_comparisons(comparisons))
-    blocks.extend(show_chart(chart) for chart in content.charts)
+            blocks.append(show_comparisons(comparisons, width))
+    blocks.extend(show_chart(chart, width) for chart in content.charts)
     blocks.extend(f"{LAYOUTS[layout]}\n{_NOTHING}" for layout in content.missing)
     return "\n\n".join(blocks)
 

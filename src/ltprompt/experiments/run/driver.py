@@ -84,6 +84,9 @@ class Where:
         return "cuda" if self.gpus_per_worker else "cpu" if self.device == "auto" else self.device
 
 
+HERE = Where()
+
+
 @dataclass(frozen=True)
 class Ran:
     """How a grid ended, and where the time of its finished runs went.
@@ -109,6 +112,9 @@ class Plan:
     folder: GridFolder
     compute: Compute
 
+    def __repr__(self) -> str:
+        return f"Plan({self.grid.name}, {len(self.wishes):,} runs, {len(self.tickets):,} tickets)"
+
     @property
     def notes(self) -> list[str]:
         """What is odd in the data, a line each."""
@@ -116,21 +122,37 @@ class Plan:
         return [note for one in sources.values() for note in one.notes()]
 
 
+def _silent(text: str) -> None:
+    pass
+
+
+def _no_one(total: int, first: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def plan_grid(
-    name: str, out: Path, where: Where, *, base: Path | None = None, stage_one: StageOne, say: Callable[[str], None],
+    name: str | Path,
+    out: str | Path,
+    where: Where = HERE,
+    *,
+    base: str | Path | None = None,
+    stage_one: StageOne = nullcontext,
+    say: Callable[[str], None] = _silent,
     phase: Phase = no_phase,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Read a grid and check it against data and backbones; nothing runs and nothing is written.
 
     name: a file, or a shipped grid's name. base: folder that the grid's paths are seen from; without it the file's
-    own, for a shipped grid the current one. phase: shows what is loaded and made, here and in `run_grid`. Raises
-    `InputError` with all problems at once.
+    own, for a shipped grid the current one. stage_one: opens what hears of a stage 1, such as `stage_one_bar`. say:
+    told of a ticket that has notes. phase: shows what is loaded and made. All three are for here and for `run_grid`,
+    and silent where they are not given. Raises `InputError` with all problems at once.
     """
+    name, out = str(name), Path(out)
     text, folder = grid_text(name)
     grid = parse_grid(text, name)
     wishes, tickets = expand(grid), wished_tickets(grid)
     compute = resolve(where.device, where.dtype)
-    place = base or folder or Path()
+    place = Path(base or folder or "")
     backbones = Backbones(compute, place, phase)
     made = Tickets(GridFolder(out), place, backbones, stage_one, say)
     planner = Planner(place, backbones, made)
@@ -140,10 +162,15 @@ def plan_grid(
     return Plan(grid, text, tuple(wishes), tuple(tickets), planner, GridFolder(out), compute)
 
 
-def run_grid(plan: Plan, where: Where, *, on_event: Callable[[int, int], AbstractContextManager[OnEvent]]) -> Ran:
+def run_grid(
+    plan: Plan,
+    where: Where = HERE,
+    *,
+    on_event: Callable[[int, int], AbstractContextManager[OnEvent | None]] = _no_one,
+) -> Ran:
     """Make what is missing: scores, tickets, then runs; what the ledger has is never run again.
 
-    on_event: given the number of runs and of those finished before, opens what hears of them.
+    on_event: given the number of runs and of those finished before, opens what hears of them; no one does without it.
     Raises `InputError` where another driver runs this grid.
     """
     folder, planner = plan.folder, plan.planner
@@ -170,7 +197,7 @@ def pack_grid(folder: GridFolder) -> None:
 
 
 def _execute(
-    jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent
+    jobs: Sequence[Job], planner: Planner, where: Where, ledger: Ledger, folder: GridFolder, hear: OnEvent | None
 ) -> Summary:
     maker = WorkerMaker(where.worker_device)
     if where.here:

@@ -92,7 +92,7 @@ def _language(measures: Measures, found: Evaluation, language: str, note: str) -
     right = found.probabilities[language].argmax(1) == found.gold[language]
     return LanguageResult(
         accuracy=measures.accuracy,
-        macro_f1=measures.macro_f1,
+        macro_f1=measures.macro_f1_of_all,
         confusion=measures.confusion,
         hits="".join("1" if hit else "0" for hit in right),
         note=note,

@@ -15,27 +15,27 @@ _FEW_COLUMNS = 6
 _MARKS = (" ", "*", "+")
 
 
-def show_table(found: Table) -> str:
-    """Return a table as text: * marks the best of a block, + the second best."""
+def show_table(found: Table, width: int | None = None) -> str:
+    """Return a table as text: * marks the best of a block, + the second best. width: as `terminal.table` takes it."""
     header = [*found.head, *found.headings(), "Seeds"]
     rows = [_row(found, line) for block in found.blocks for line in block]
     marks = "* best, + second best; in brackets the published number; n/m: n of the table's m seeds"
     wide = len(found.columns) > _FEW_COLUMNS
     lines = [found.title, *found.caption, *([f"{marks}; deviations by language: see the files"] if wide else [marks])]
     notes = [f"[{number}] {note}" for number, note in enumerate(found.notes, start=1)]
-    return "\n".join([*lines, "", _aligned(header, rows, found.head), *notes])
+    return "\n".join([*lines, "", _aligned(header, rows, found.head, width), *notes])
 
 
-def show_comparisons(found: Sequence[Comparison]) -> str:
-    """Return comparisons as a table and a sentence each."""
+def show_comparisons(found: Sequence[Comparison], width: int | None = None) -> str:
+    """Return comparisons as a table and a sentence each. width: as `terminal.table` takes it."""
     rows = [comparison.cells() for comparison in found]
     sentences = [f"- {comparison.sentence()}" for comparison in found]
-    return "\n".join(["Comparisons", explanation(found), "", _aligned(HEADER, rows, HEADER[:3]), "", *sentences])
+    return "\n".join(["Comparisons", explanation(found), "", _aligned(HEADER, rows, HEADER[:3], width), "", *sentences])
 
 
-def show_chart(chart: Chart) -> str:
-    """Return a figure as text: a row for each of its curves."""
-    return "\n".join([chart.title, chart.caption, "", table(*chart_grid(chart))])
+def show_chart(chart: Chart, width: int | None = None) -> str:
+    """Return a figure as text: a row for each of its curves. width: as `terminal.table` takes it."""
+    return "\n".join([chart.title, chart.caption, "", table(*chart_grid(chart), width)])
 
 
 def chart_grid(chart: Chart) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -52,14 +52,14 @@ def _number(mean: float, deviation: float | None, mark: str = "") -> str:
     return f"{mean:.{DECIMALS}f}{mark}{spread}"
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str]) -> str:
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str], width: int | None) -> str:
     """Return a table whose columns named in `texts` stand to the left, unless they hold numbers."""
     columns = list(zip(*[header, *rows], strict=True))
     for index, column in enumerate(columns):
         if column[0] in texts and not column[-1].isdigit():
             columns[index] = tuple(text.ljust(max(map(len, column))) for text in column)
     first, *others = zip(*columns, strict=True)
-    return table(first, others)
+    return table(first, others, width)
 
 
 def _row(found: Table, line: Line) -> list[str]:
