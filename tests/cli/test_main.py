@@ -795,3 +795,14 @@ def test_the_script_of_completion_is_that_of_the_shell() -> None:
     assert (found.returncode, found.stderr) == (0, "")
     assert "_LTPROMPT_COMPLETE=complete_bash" in found.stdout
     assert subprocess.run([shell, "-n"], input=found.stdout, text=True).returncode == 0
+
+
+@pytest.mark.parametrize(("words", "light"), [([], ["pydantic", "torch"]), (["train"], ["torch"])])
+def test_help_waits_for_no_heavy_import(words: list[str], light: list[str]) -> None:
+    code = (
+        "import sys; from ltprompt.cli.main import main\n"
+        f"sys.argv = {['ltprompt', *words, '--help']!r}; main()\n"
+        f"print('heavy:', sorted({set(light)!r} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.endswith("heavy: []\n")
