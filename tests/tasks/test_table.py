@@ -135,7 +135,10 @@ def test_missing_files(tmp_path: Path) -> None:
         ({"premise": "a", "hypothesis": "b"}, r"rows\[1\]: no column 'label'; found premise, hypothesis"),
         ({"premise": "a", "hypothesis": "b", "label": 2}, r"rows\[1\]: the label 2 is a number"),
         ({"premise": "a", "hypothesis": "", "label": "neutral"}, r"rows\[1\]: hypothesis is empty"),
-        (["a", "b", "neutral"], r"rows\[1\]: expected a mapping"),
+        (
+            ["a", "b"],
+            r"rows\[1\]: expected a dict of columns or a tuple \(premise, hypothesis, label\), or labels given",
+        ),
     ],
 )
 def test_bad_python_rows(row: Any, message: str) -> None:
@@ -201,11 +204,31 @@ def test_a_number_that_the_task_holds_as_text_wants_quotes(tmp_path: Path) -> No
     for label in ("1", "2.5"):
         path = write(tmp_path / "a.jsonl", f'{{"text": "a", "label": {label}}}')
         with pytest.raises(
-            InputError, match=rf'line 1: the label {label} is a number .*; write it in quotes: "{label}"$'
+            InputError, match=rf'line 1: the label {label} is a number .*; write it in quotes: "{label}", or'
         ):
             read_rows(path, task)
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": "1"}\n{"text": "a", "label": "2.5"}\n')
     assert read_rows(path, task).labels == (0, 1)
+    said = task.model_copy(update={"label_map": {"1": "1", "2.5": "2.5"}})
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": "a", "label": 2.5}\n')
+    assert read_rows(path, said).labels == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
+def test_tables_hold_codes_that_the_task_explains(tmp_path: Path, kind: str) -> None:
+    content = content_of(kind).replace("entailment", "0").replace("contradiction", "2").replace("neutral", "x")
+    path = write(tmp_path / f"a.{kind}", content)
+    with pytest.raises(
+        InputError, match=r"the label 0 is a number; write label names: .*; or name the numbers in the "
+    ):
+        read_rows(path, XNLI)
+    numbered = XNLI.model_copy(update={"label_names": XNLI.labels})
+    with pytest.raises(
+        InputError, match=r"unknown label 'x'; choose from .*, or say in the task .* label_map: \{'x': "
+    ):
+        read_rows(path, numbered)
+    task = numbered.model_copy(update={"label_map": {"x": "neutral"}})
+    assert read_rows(path, task).labels == (0, 2, 1)
 
 
 def test_real_tables(shared: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ltprompt.errors import InputError
+from ltprompt.files.artifacts import canonical_json, sha256
 from ltprompt.tasks import Task, load_task, parse_task, task_names
 
 SENTIMENT = """
@@ -149,6 +150,23 @@ def test_a_task_is_frozen() -> None:
         ({"pattern_words": {}}, "unknown name in the discrete template: 'was'"),
         ({"default_language": "ed"}, "default_language 'ed'; choose from en"),
         ({"lables": ["a", "b"]}, "unknown key 'lables'; did you mean 'labels'"),
+        ({"labels": ["positive", "negative "]}, "labels: 'negative ' has white space around it.*write 'negative'$"),
+        ({"label_names": ["positive", "negtive"]}, "label_names: 'negtive'; did you mean 'negative'"),
+        ({"label_names": ["positive"]}, "label_names has no number for the label 'negative'; name every label, or"),
+        ({"label_names": "positive"}, "label_names: expected a list such as"),
+        ({"label_map": {0: "bad"}}, "label_map: 'bad'; choose from positive, negative"),
+        ({"label_map": ["positive"]}, "label_map: expected keys with values"),
+        (
+            {"label_map": {True: "positive"}},
+            "label_map: the code True is no text; YAML reads yes, .* write it in quotes",
+        ),
+        ({"label_map": {None: "positive"}}, "label_map.*expected text in quotes, found None"),
+        ({"label_map": {0: "positive", "0": "negative"}}, "the code 0 stands for 'positive' and for 'negative'; rem"),
+        (
+            {"label_names": ["positive", "negative"], "label_map": {1: "positive"}},
+            "the code 1 is 'negative' in label_names and 'positive' in label_map; remove one",
+        ),
+        ({"label_map": {"negative": "positive"}}, "the code negative stands for 'positive' and is a label too"),
     ],
 )
 def test_unsound_tasks(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -210,6 +228,29 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path) -> No
 def test_a_misspelt_base_is_known() -> None:
     with pytest.raises(InputError, match="unknown key 'bases'; did you mean 'base'"):
         parse_task(sentiment(bases="xnli"), "toy")
+
+
+def test_codes_of_labels_are_read_as_text_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        f"{SENTIMENT}label_names: [negative, positive]\nlabel_map: {{-1: negative, 2.0: positive, 'true': positive}}"
+    )
+    task = load_task(path)
+    assert task.label_names == ("negative", "positive")
+    assert task.label_map == {"-1": "negative", "2": "positive", "true": "positive"}
+    assert task.label_codes == {"0": "negative", "1": "positive", **task.label_map}
+    assert parse_task(task.model_dump(mode="json"), "adapter.json") == task
+
+
+def test_codes_leave_the_digest_of_a_task_as_it_was_until_they_are_used() -> None:
+    def digest(**changes: Any) -> str:
+        return sha256(canonical_json(parse_task(sentiment(**changes), "toy").model_dump(mode="json")))
+
+    old = "2d166c24bbac730cd4508b59607d92edb28575de973162e1e35b40a36a89e8e4"
+    assert digest() == old
+    assert digest(label_names=[], label_map={}) == old
+    assert digest(label_names=["negative", "positive"]) != old
+    assert digest(label_map={0: "negative"}) == digest(label_map={"0": "negative"}) != old
 
 
 def test_unknown_language_and_style() -> None:

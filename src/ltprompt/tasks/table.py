@@ -8,12 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltprompt.errors import InputError, brief, choices, nearest
+from ltprompt.errors import InputError, brief, choices
 from ltprompt.files.text import EMPTY_LINE, Record, existing_file, json_records, read_lines, read_utf8
+from ltprompt.tasks.given import given_labels, given_records, needed_columns, no_column
+from ltprompt.tasks.labels import Labels, missing_note
 from ltprompt.tasks.task import Task
 
 WHAT = "a table"  # what is expected where a file is missing
@@ -45,30 +47,40 @@ class Rows:
         return Rows(tuple(self.texts[index] for index in chosen), labels, self.name)
 
 
+# What is taken for a table: `rows_from` says which kinds.
+Table = Rows | Iterable[Any]
+
+
 def read_rows(path: str | Path, task: Task, *, labelled: bool = True) -> Rows:
     """Read a .tsv (never quoted), .csv (standard quoting), .jsonl or .json (one object a line) file.
 
-    The columns may stand in any order and others are ignored; labels are names. With `labelled` False the label column
-    is ignored and may be absent. Raises `InputError`, with the physical line, for anything that cannot be used.
+    The columns may stand in any order and others are ignored; labels are names, or codes of the task's `label_names` or
+    `label_map`. With `labelled` False the label column is ignored and may be absent. Raises `InputError`, with the
+    physical line, for anything that cannot be used.
     """
     path = existing_file(Path(path), WHAT)
     if path.suffix.lower() not in _READERS:
         raise InputError(f"{path}: unknown kind of table {path.suffix!r}; {choices(path.suffix, _READERS)}")
-    records = _READERS[path.suffix.lower()](path, _needed(task, labelled))
+    records = _READERS[path.suffix.lower()](path, needed_columns(task, labelled))
     return _build(records, task, labelled, str(path))
 
 
-def rows_from(rows: Rows | Sequence[Mapping[str, Any]], task: Task, labelled: bool = True) -> Rows:
-    """Return rows given as Python mappings, after the same checks as `read_rows`; `Rows` come back unchanged.
+def rows_from(rows: Table, task: Task, labelled: bool = True, *, labels: Iterable[Any] | None = None) -> Rows:
+    """Return rows given as Python objects, after the same checks as `read_rows`; `Rows` come back unchanged.
 
-    Raises `InputError` for a row that cannot be used, and for `Rows` without labels where labels are needed.
+    rows: dicts of columns; tuples of fields in the order of the task's columns, the label last; texts alone, for a task
+    of one column; a DataFrame; a `datasets.Dataset` or a slice of it. labels: one a row, apart from the rows, such as
+    scikit-learn's ``y``; what the rows say of labels is ignored then. A label is a name, a code of the task's
+    `label_names` or `label_map`, or a number that the data set names itself.
+    Raises `InputError`, with the row, for what cannot be used, and for `Rows` without labels where they are needed.
     """
+    if labels is not None:
+        return _with_labels(rows_from(rows, task, labelled=False), given_labels(labels, task))
     if isinstance(rows, Rows):
         if labelled and rows.labels is None:
             raise InputError(f"{rows.name} has no labels; read it with labelled=True")
         return rows
-    records = ((f"rows[{index}]", _mapping(row, f"rows[{index}]")) for index, row in enumerate(rows))
-    return _build(records, task, labelled, "rows")
+    return _build(given_records(rows, task, labelled), task, labelled, "rows")
 
 
 def label_counts(rows: Rows, task: Task) -> dict[str, int]:
@@ -94,18 +106,21 @@ def check_balance(rows: Rows, task: Task) -> str | None:
     return f"{rows.name} is not balanced: {shown}"
 
 
-def _needed(task: Task, labelled: bool) -> tuple[str, ...]:
-    return (*task.columns, task.label_column) if labelled else task.columns
+def _with_labels(rows: Rows, labels: tuple[int, ...]) -> Rows:
+    if len(rows) != len(labels):
+        raise InputError(f"{rows.name} number {len(rows)} and labels {len(labels)}; give one label a row")
+    return replace(rows, labels=labels)
 
 
 def _build(records: Iterable[Record], task: Task, labelled: bool, name: str) -> Rows:
     """Check every record and gather the rows."""
     texts: list[tuple[str, ...]] = []
     labels: list[int] = []
+    known = Labels.of(task)
     for where, record in records:
         texts.append(tuple(_text(record, column, where) for column in task.columns))
         if labelled:
-            labels.append(_label(record, task, where))
+            labels.append(known.index(_value(record, task.label_column, where), where))
     if not texts:
         raise InputError(f"{name} has no rows; it needs at least one")
     return Rows(tuple(texts), tuple(labels) if labelled else None, name)
@@ -113,14 +128,14 @@ def _build(records: Iterable[Record], task: Task, labelled: bool, name: str) -> 
 
 def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
     if column not in record:
-        raise InputError(f"{where}: {_no_column(column, record)}")
+        raise InputError(f"{where}: {no_column(column, record)}")
     return record[column]
 
 
 def _text(record: Mapping[str, Any], column: str, where: str) -> str:
     value = _value(record, column, where)
     if not isinstance(value, str):
-        raise InputError(f"{where}: {column} must be text, found {brief(value)}")
+        raise InputError(f"{where}: {column} must be text, found {brief(value)}{missing_note(value)}")
     if not value.strip():
         raise InputError(f"{where}: {column} is empty; give it a text or remove the row")
     try:
@@ -128,34 +143,6 @@ def _text(record: Mapping[str, Any], column: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise InputError(f"{where}: {column} holds half a surrogate pair, which is not valid Unicode") from error
     return value
-
-
-def _label(record: Mapping[str, Any], task: Task, where: str) -> int:
-    value = _value(record, task.label_column, where)
-    name = value.strip() if isinstance(value, str) else str(value)
-    if isinstance(value, str) and name in task.labels:
-        return task.labels.index(name)
-    if type(value) in (int, float) and name in task.labels:
-        raise InputError(
-            f'{where}: the label {name} is a number here and text in the task; write it in quotes: "{name}"'
-        )
-    if name.removeprefix("-").isdigit():
-        raise InputError(f"{where}: the label {name} is a number; write label names: {', '.join(task.labels)}")
-    raise InputError(f"{where}: unknown label {brief(value)}; {choices(name, task.labels)}")
-
-
-def _no_column(column: str, found: Iterable[Any]) -> str:
-    """Say that a column is missing; the mend is in the table or in the task, whichever has the wrong name."""
-    names = [str(name) for name in found]
-    hint = nearest(column, names)
-    shown = f"no column {column!r}; found {', '.join(names) or 'none'}"
-    return f"{shown}; {hint}rename it in the table or in the task"
-
-
-def _mapping(row: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(row, Mapping):
-        raise InputError(f"{where}: expected a mapping of columns, found {brief(row)}")
-    return row
 
 
 def _read_tsv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
@@ -203,7 +190,7 @@ def _separated(
         raise InputError(f"{path} is empty; it needs a header with {', '.join(needed)}, and rows")
     for column in needed:
         if header.count(column) != 1:
-            problem = f"more than one column {column!r}" if column in header else _no_column(column, header)
+            problem = f"more than one column {column!r}" if column in header else no_column(column, header)
             raise InputError(f"{where}: {_otherwise_parted(header, separator) or problem}")
     for where, fields in lines:
         if fields in ([], [""]):

@@ -5,6 +5,7 @@ A task is a YAML file. Adding one is writing such a file; the packaged ones are 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -12,12 +13,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltprompt.errors import InputError, choices, explain
 from ltprompt.files.text import read_utf8
 from ltprompt.files.yaml import parse_yaml
-from ltprompt.settings import Frozen
+from ltprompt.settings import Frozen, later
 
 STYLES = ("soft", "discrete", "mixed")
 PROMPT = "prompt"
@@ -41,6 +42,9 @@ class Task(Frozen):
     strip_punctuation: whether trailing ASCII punctuation of the texts is dropped before templating.
     languages: languages the task is evaluated on; they may have no words of their own. Those of `words` where none
         are given.
+    label_names: label of the numbers 0, 1, ... where data hold numbers; every label is named.
+    label_map: other codes in data, as text -> label. A number's text is its digits, a truth value's true or false, in
+        quotes.
     """
 
     name: str
@@ -53,6 +57,13 @@ class Task(Frozen):
     default_language: str = "en"
     strip_punctuation: bool = True
     languages: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = later(())
+    label_map: dict[str, str] = later({})
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _take_codes(cls, given: Any) -> Any:
+        return _by_text(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="before")
     @classmethod
@@ -64,10 +75,16 @@ class Task(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Task:
         _check_names(self)
+        _check_codes(self)
         _check_words(self)
         for style, parts in self.templates.items():
             _check_template(self, style, parts)
         return self
+
+    @property
+    def label_codes(self) -> dict[str, str]:
+        """What stands for a label beside its name: code -> label, of `label_names` and `label_map`."""
+        return {str(number): label for number, label in enumerate(self.label_names)} | self.label_map
 
     def words_for(self, language: str) -> dict[str, str]:
         """Return label -> word in the order of `labels`. Raises `InputError` for a language without words."""
@@ -91,6 +108,17 @@ def placeholder(part: str) -> str | None:
     """Return the name in a part ``{name}`` of a template, or None where the part is plain text."""
     match = re.fullmatch(r"\{([^{}]+)\}", part)
     return match[1] if match else None
+
+
+def code_text(value: Any) -> str | None:
+    """Return the text by which a code is known: 0, 0.0 and " 0 " are "0", True is "true". None for what is no code."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
 
 
 def load_task(name_or_path: str | Path) -> Task:
@@ -172,7 +200,45 @@ def _check_names(task: Task) -> None:
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise InputError(f"{what}: {double[0]!r} is used twice ({PROMPT!r} and {MASK!r} are taken); rename one")
+    for label in task.labels:
+        if label != label.strip():
+            raise InputError(
+                f"labels: {label!r} has white space around it, which tables do not; write {label.strip()!r}"
+            )
     _refuse_unknown("style of template", task.templates, STYLES)
+
+
+def _by_text(codes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return label_map by the text of its codes; what is no code stays, for pydantic to refuse."""
+    by_text: dict[Any, Any] = {}
+    for code, label in codes.items():
+        if isinstance(code, bool):
+            raise InputError(
+                f"label_map: the code {code} is no text; YAML reads yes, no, on, off so: write it in quotes, "
+                "and 'true' or 'false' for a truth value in data"
+            )
+        text = code_text(code)
+        if by_text.setdefault(code if text is None else text, label) != label:
+            raise InputError(f"label_map: the code {text} stands for {by_text[text]!r} and for {label!r}; remove one")
+    return by_text
+
+
+def _check_codes(task: Task) -> None:
+    _refuse_unknown("label in label_names:", task.label_names, task.labels)
+    _refuse_unknown("label in label_map:", task.label_map.values(), task.labels)
+    for label in task.labels if task.label_names else ():
+        if label not in task.label_names:
+            raise InputError(f"label_names has no number for the label {label!r}; name every label, or use label_map")
+    for number, label in enumerate(task.label_names):
+        other = task.label_map.get(str(number), label)
+        if other != label:
+            raise InputError(f"the code {number} is {label!r} in label_names and {other!r} in label_map; remove one")
+    for code, label in task.label_codes.items():
+        if code in task.labels and code != label:
+            raise InputError(
+                f"the code {code} stands for {label!r} and is a label too, so a table could not tell them apart; "
+                "rename the label, or leave out label_names and label_map"
+            )
 
 
 def _check_words(task: Task) -> None:

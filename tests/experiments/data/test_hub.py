@@ -10,7 +10,7 @@ import pytest
 
 from ltprompt.errors import InputError
 from ltprompt.experiments.data.hub import UnreachableError, read_hub
-from ltprompt.tasks import load_task
+from ltprompt.tasks import Rows, load_task
 
 XNLI = load_task("xnli")
 LABELS = list(XNLI.labels)
@@ -69,6 +69,47 @@ def test_configs_are_languages_and_labels_are_numbered(tmp_path: Path) -> None:
 def test_names_count_not_numbers(tmp_path: Path, label: Any, given: list[str] | None, values: list[Any]) -> None:
     name = repository(tmp_path / "a", {("en", "train"): pairs(values)}, label)
     assert read_hub(name, XNLI, config="en", split="train", label_names=given).rows.labels == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("label", "codes", "values"),
+    [
+        (datasets.Value("int64"), {"label_names": ("neutral", "contradiction", "entailment")}, [1, -1, 2]),
+        (
+            datasets.Value("string"),
+            {"label_names": ("neutral", "contradiction", "entailment")},
+            ["1", None, "entailment"],
+        ),
+        (datasets.Value("int8"), {"label_map": {"-1": "contradiction", "1": "entailment"}}, [-1, None, 1]),
+        (datasets.Value("float32"), {"label_map": {"0": "contradiction", "0.5": "entailment"}}, [0, -1, 0.5]),
+        (
+            datasets.ClassLabel(names=["a", "b", "c"]),
+            {"label_names": ("neutral", "contradiction", "entailment")},
+            [1, -1, 2],
+        ),
+        (
+            datasets.ClassLabel(names=["0", "1", "2"]),
+            {"label_names": ("neutral", "contradiction", "entailment")},
+            [1, -1, 2],
+        ),
+        (datasets.ClassLabel(names=LABELS), {"label_names": ("neutral", "contradiction", "entailment")}, [2, -1, 0]),
+        (datasets.ClassLabel(names=["yes", *LABELS[1:]]), {"label_map": {"yes": "entailment"}}, [2, -1, 0]),
+    ],
+)
+def test_the_task_names_numbers_as_it_does_for_other_data(
+    tmp_path: Path, label: Any, codes: dict[str, Any], values: list[Any]
+) -> None:
+    name = repository(tmp_path / "a", {("en", "train"): pairs(values)}, label)
+    found = read_hub(name, XNLI.model_copy(update=codes), config="en", split="train")
+    assert found.rows == Rows((("p0", "h0"), ("p2", "h2")), (2, 0), f"{name} (en, train)")
+    assert found.remark == "1 without an agreed label left out"
+
+
+def test_the_data_section_s_label_names_go_before_the_task_s(tmp_path: Path) -> None:
+    name = repository(tmp_path / "a", {("en", "train"): pairs([1, 2])}, datasets.Value("int64"))
+    task = XNLI.model_copy(update={"label_names": tuple(LABELS[::-1])})
+    given = ["contradiction", "entailment", "neutral"]
+    assert read_hub(name, task, config="en", split="train", label_names=given).rows.labels == (0, 1)
 
 
 def test_rows_without_a_label_or_text_are_left_out(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from ltprompt.errors import InputError, choices, nearest
 from ltprompt.experiments.data.usable import NO_LABEL, Collector, Usable
 from ltprompt.tasks import Task
+from ltprompt.tasks.labels import Labels, class_names
+from ltprompt.tasks.task import code_text
 
 LOCAL = "or give local files instead, under table, files or official"
 
@@ -30,7 +32,7 @@ def read_hub(
 
     name: id on the hub, such as ``facebook/xnli``, or a folder laid out like a data set's repository. config: such as
     the language in ``facebook/xnli`` and ``nala-cub/americas_nli``. revision: branch, tag or commit; the newest where
-    it is None. label_names: names of the numbers 0, 1, ... where the data set does not name them itself.
+    it is None. label_names: names of the numbers 0, 1, ... where neither data set nor task names them.
     Rows without a label (-1) or without text are left out and counted. Raises `UnreachableError` where there is no such
     data set or no connection, `InputError` for an unknown config or split and for other columns or labels.
     """
@@ -82,17 +84,21 @@ def _explained(error: Exception, name: str, config: str, split: str, revision: s
 
 
 def _names(feature: Any, given: Sequence[str] | None, task: Task, where: str) -> Sequence[str] | None:
-    """Return the names of the label numbers, or None where the labels are names. Checks them against the task's."""
-    from datasets import ClassLabel
+    """Return the names of the label numbers, or None where the task says what stands in the column.
 
-    names = given or (feature.names if isinstance(feature, ClassLabel) else None)
-    if names is None:
-        if feature.dtype not in ("string", "large_string"):
+    given: of the data section, which goes first; then the data set's own, then the task's. Checks them against the
+    task's labels.
+    """
+    known = Labels.of(task)
+    names = given or class_names(feature, known)
+    if not names:
+        if not known.codes and feature.dtype not in ("string", "large_string"):
             raise InputError(
                 f"{where}: labels are numbers ({feature.dtype}) without names; give label_names: [name of 0, of 1, ...]"
             )
         return None
-    if set(names) - NO_LABEL != set(task.labels):
+    found = [known.find(name) for name in names if name not in NO_LABEL or name in known.texts]
+    if set(found) != set(range(len(task.labels))):
         raise InputError(
             f"{where} has the labels {', '.join(names)}, the task {task.name} has {', '.join(task.labels)}; "
             "give label_names, or a task with these labels"
@@ -102,7 +108,7 @@ def _names(feature: Any, given: Sequence[str] | None, task: Task, where: str) ->
 
 def _label(value: str | int | None, names: Sequence[str] | None, where: str) -> str | None:
     if names is None or value is None:
-        return None if value is None else str(value).strip()
+        return code_text(value)
     if int(value) == -1:
         return None
     if not 0 <= int(value) < len(names):

@@ -41,7 +41,7 @@ class _Source(_Section):
 
     hub: name of a data set on the Hugging Face hub, or a folder laid out like one. official: path of a published
     release, as `official.read_official` reads it. revision: of the hub's data set. config: of the hub's data set.
-    label_names: names of the numbers 0, 1, ... where the hub's data set does not name them.
+    label_names: as a task's, names of the numbers 0, 1, ... where neither the hub's data set nor the task names them.
     Paths and `config` may hold ``{language}``; one without it is of the source language alone.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 from ltprompt.errors import InputError, brief, choices
 from ltprompt.files.text import Line, read_lines
 from ltprompt.tasks import Rows, Task
+from ltprompt.tasks.labels import Labels
 
 # What MultiNLI, SNLI and their unlabelled test sets write where there is no agreed label.
 NO_LABEL = frozenset({"", "-", "-1", "hidden"})
@@ -37,6 +38,7 @@ class Collector:
 
     def __init__(self, task: Task, name: str, *, keep_empty: bool = False) -> None:
         self.task = task
+        self.known = Labels.of(task)
         self.name = name
         self.keep_empty = keep_empty
         self.texts: list[tuple[str, ...]] = []
@@ -45,8 +47,12 @@ class Collector:
         self.empty = 0
 
     def add(self, where: str, texts: Sequence[Any], label: str | None) -> None:
-        """Take in one row, or count it as left out. `where` opens the `InputError` of a row that makes no sense."""
-        if label not in self.task.labels:
+        """Take in one row, or count it as left out. `where` opens the `InputError` of a row that makes no sense.
+
+        label: its name, or a code of the task's as text.
+        """
+        index = self.known.find(label)
+        if index is None:
             if label is not None and label not in NO_LABEL:
                 raise InputError(f"{where}: unknown label {label!r}; {choices(label, self.task.labels)}")
             self.unlabelled += 1
@@ -57,7 +63,7 @@ class Collector:
             if not self.keep_empty:
                 return
         self.texts.append(checked)
-        self.labels.append(self.task.labels.index(label))
+        self.labels.append(index)
 
     def usable(self) -> Usable:
         """Return what was gathered. Raises `InputError` where that is nothing."""
