@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from helpers.toy_classifiers import CPU, LABELS, OTHER, TRAIN, toy_classifier, toy_ticket
 from helpers.toys import toy_backbone, toy_folder
@@ -176,12 +177,20 @@ def test_fit_returns_the_classifier_and_labels_may_stand_apart() -> None:
     assert apart.history_ == together.history_
     assert apart.classes_.tolist() == ["good", "bad"]
     assert apart.score(TEXTS, MOODS) == apart.score(rows) == accuracy_score(MOODS, found)
-    with pytest.raises(InputError, match="X has 12 rows and y 11 labels"):
+    with pytest.raises(InputError, match="rows number 12 and labels 11"):
         apart.fit(TEXTS, MOODS[1:])
-    with pytest.raises(InputError, match="a row has 2 texts, task mood takes text"):
-        apart.predict([("a", "b")])
-    with pytest.raises(InputError, match=r"expected a row as a mapping of columns.* found 5"):
-        apart.predict([5])
+
+
+def test_a_data_frame_is_taken_whole_and_in_two_parts() -> None:
+    backbone = toy_backbone("bert")
+    frame = pandas.DataFrame({"text": TEXTS, "label": MOODS})
+    apart = mood(backbone).fit(frame[["text"]], frame["label"], dev=(frame[["text"]], frame["label"]))
+    together = mood(backbone).fit(frame, frame)
+    assert apart.history_ == together.history_ == mood(backbone).fit(TEXTS, MOODS, dev=(TEXTS, MOODS)).history_
+    assert apart.score(frame) == together.score(frame["text"], frame["label"])
+    assert cross_val_score(
+        mood(backbone, epochs=1), frame[["text"]], frame["label"], cv=2, error_score="raise"
+    ).shape == (2,)
 
 
 def test_pairs_of_texts_are_rows_too() -> None:

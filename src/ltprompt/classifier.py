@@ -15,7 +15,7 @@ import torch
 from ltprompt.adapter import Adapter
 from ltprompt.backbone.model import Backbone, shared_backbone
 from ltprompt.device import Compute, resolve
-from ltprompt.errors import InputError, brief, choices
+from ltprompt.errors import InputError, choices
 from ltprompt.merge import merge
 from ltprompt.settings import TrainSettings
 from ltprompt.stage2.fit import Fitted, fit
@@ -24,11 +24,9 @@ from ltprompt.stage2.measures import Evaluation, measure, softmax
 from ltprompt.stage2.methods import Method, Recipe, choose_method, resolved_rank
 from ltprompt.stage2.readout import lay_out
 from ltprompt.stage2.training import Epoch, LabelledExamples
-from ltprompt.tasks import Rows, Task, check_balance, load_task, parse_task, rows_from
+from ltprompt.tasks import Rows, Table, Task, check_balance, load_task, parse_task, rows_from
 from ltprompt.tasks.template import Template
 from ltprompt.tickets.ticket import Ticket
-
-Table = Rows | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -245,9 +243,9 @@ class PromptClassifier(_Parameters):
             y, dev = None, y
         check_ticket_given(choose_method(self.method, self.template, self.trains), self.ticket)
         parts = self.resolved
-        rows = _rows(X, parts.task, y)
+        rows = rows_from(X, parts.task, labels=y)
         warning = check_balance(rows, parts.task)
-        held = None if dev is None else parts.labelled(_rows(*_paired(dev, parts.task)))
+        held = None if dev is None else parts.labelled(_dev_rows(dev, parts.task))
         fingerprint = parts.backbone.fingerprint  # before training
         fitted = fit(
             parts.reader, parts.labelled(rows), held, trains=parts.method.trains, recipe=parts.recipe,
@@ -261,13 +259,13 @@ class PromptClassifier(_Parameters):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the accuracy on rows with their labels, or on rows and, in y, one label a row."""
         adapter, parts = self._trained()
-        rows = _rows(X, parts.task, y)
+        rows = rows_from(X, parts.task, labels=y)
         return float((_probabilities(adapter, parts, rows).argmax(1) == np.array(rows.labels)).mean())
 
     def evaluate(self, data: Mapping[str, Table], *, on_examples: Callable[[int], None] | None = None) -> Evaluation:
         """Evaluate on labelled rows by language."""
         adapter, parts = self._trained()
-        tables = {language: _rows(rows, parts.task) for language, rows in data.items()}
+        tables = {language: rows_from(rows, parts.task) for language, rows in data.items()}
         gold = {language: np.array(rows.labels) for language, rows in tables.items()}
         found = {language: _probabilities(adapter, parts, rows, on_examples) for language, rows in tables.items()}
         labels = parts.task.labels
@@ -277,7 +275,7 @@ class PromptClassifier(_Parameters):
     def predict_proba(self, X: Any, *, on_examples: Callable[[int], None] | None = None) -> np.ndarray:
         """Return probabilities [N, labels], fp32, of rows that need no labels; columns are in the order of classes_."""
         adapter, parts = self._trained()
-        return _probabilities(adapter, parts, _rows(X, parts.task, labelled=False), on_examples)
+        return _probabilities(adapter, parts, rows_from(X, parts.task, labelled=False), on_examples)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label [N] of each row, by name."""
@@ -431,32 +429,6 @@ def _computing(
     return resolve(str(own), dtype, trained=trained)
 
 
-def _rows(X: Any, task: Task, y: Any = None, *, labelled: bool = True) -> Rows:
-    """Return rows of a table, or of texts and their labels apart: a string or a tuple of them each, in column order."""
-    if isinstance(X, Rows) and y is None:
-        return rows_from(X, task, labelled)
-    texts = X.texts if isinstance(X, Rows) else X
-    records = [_record(row, task) for row in texts]
-    if y is not None:
-        if len(records) != len(y):
-            raise InputError(f"X has {len(records)} rows and y {len(y)} labels; give one label a row")
-        records = [{**record, task.label_column: label} for record, label in zip(records, y, strict=True)]
-    return rows_from(records, task, labelled)
-
-
-def _record(row: Any, task: Task) -> dict[str, Any]:
-    if isinstance(row, Mapping):
-        return dict(row)
-    if not isinstance(row, (str, tuple, list, np.ndarray)):
-        raise InputError(f"expected a row as a mapping of columns, a text or a tuple of texts, found {brief(row)}")
-    fields = (row,) if isinstance(row, str) else tuple(row)
-    if len(fields) != len(task.columns):
-        raise InputError(
-            f"a row has {len(fields)} texts, task {task.name} takes {', '.join(task.columns)}: {brief(row)}"
-        )
-    return dict(zip(task.columns, fields, strict=True))
-
-
 def _is_table(y: Any) -> bool:
     """Return whether what stands in the place of labels is a table of rows."""
     if isinstance(y, Rows) or hasattr(y, "columns") or hasattr(y, "column_names"):
@@ -464,10 +436,10 @@ def _is_table(y: Any) -> bool:
     return isinstance(y, Sequence) and len(y) > 0 and isinstance(y[0], (Mapping, tuple, list))
 
 
-def _paired(dev: Any, task: Task) -> tuple[Any, Task, Any]:
-    """Return the arguments of `_rows` for dev rows: a table, or a pair of rows and labels."""
+def _dev_rows(dev: Any, task: Task) -> Rows:
+    """Return labelled rows given as a table, or as a pair of rows and labels."""
     apart = isinstance(dev, tuple) and len(dev) == 2 and not isinstance(dev[0], (Mapping, tuple, str))
-    return (dev[0], task, dev[1]) if apart else (dev, task, None)
+    return rows_from(dev[0], task, labels=dev[1]) if apart else rows_from(dev, task)
 
 
 def _probabilities(
