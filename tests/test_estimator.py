@@ -152,6 +152,11 @@ def test_an_unknown_parameter_and_a_bad_value_are_told() -> None:
             mood(compute=CPU, **{name: value})
 
 
+def test_it_is_shown_as_it_is_built() -> None:
+    shown = repr(PromptClassifier("mini", ticket="mini-20", lr=0.5))
+    assert shown == "PromptClassifier(backbone='mini', ticket='mini-20', lr=0.5)"
+
+
 def test_a_clone_shares_the_backbone_and_is_not_trained() -> None:
     backbone = toy_backbone("bert")
     ticket = toy_ticket(backbone)

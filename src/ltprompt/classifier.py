@@ -161,6 +161,11 @@ class _Parameters:
             self._current = Resolved.of(given)
         return self._current
 
+    def __repr__(self) -> str:
+        defaults = _parameters(type(self))
+        given = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return every parameter by name, as it was given. deep: without effect, no parameter being an estimator."""
         return {name: getattr(self, name) for name in _parameters(type(self))}
@@ -205,7 +210,8 @@ class PromptClassifier(_Parameters):
     both at once, instead of them. The others are those of `settings.TrainSettings`; settings: all of them at once.
 
     After `fit`: history_, what it did; adapter, what was learnt; classes_, the task's labels in its own order, which is
-    that of the columns of `predict_proba` (of more than two labels scikit-learn's own log loss expects the alphabet's).
+    that of the columns of `predict_proba`. scikit-learn's measures of probabilities, such as ``roc_auc`` and
+    ``neg_log_loss``, take them to be in alphabetical order: right only for a task that lists its labels so.
     Raises `InputError` for unknown names and bad settings, `MismatchError` for another backbone's ticket: at once with
     a `Backbone`, else when the backbone is first used. A keyword that is no parameter is refused at once.
     """
