@@ -33,7 +33,7 @@ demo: .venv/.ready ## walk the command line on a small model
 	@echo "To type commands yourself: . $(BIN)/activate"
 
 test: .venv/.dev ## the test suite and what of the code it ran, without network and without other folders
-	$(BIN)/python -m pytest -q --cov --cov-report= -m "not real and not wheel"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report= -m "not real and not wheel"
 
 test-wheel: .venv/.dev ## the package as its users install it, in a new environment (takes minutes and a package index)
 	$(BIN)/python -m pytest -q -m wheel

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from helpers.toy_classifiers import CPU, LABELS, OTHER, TRAIN, toy_classifier, toy_ticket
 from helpers.toys import toy_backbone, toy_folder
@@ -151,6 +152,11 @@ def test_an_unknown_parameter_and_a_bad_value_are_told() -> None:
             mood(compute=CPU, **{name: value})
 
 
+def test_it_is_shown_as_it_is_built() -> None:
+    shown = repr(PromptClassifier("mini", ticket="mini-20", lr=0.5))
+    assert shown == "PromptClassifier(backbone='mini', ticket='mini-20', lr=0.5)"
+
+
 def test_a_clone_shares_the_backbone_and_is_not_trained() -> None:
     backbone = toy_backbone("bert")
     ticket = toy_ticket(backbone)
@@ -178,10 +184,18 @@ def test_fit_returns_the_classifier_and_labels_may_stand_apart() -> None:
     assert apart.score(TEXTS, MOODS) == apart.score(rows) == accuracy_score(MOODS, found)
     with pytest.raises(InputError, match="rows number 12 and labels 11"):
         apart.fit(TEXTS, MOODS[1:])
-    with pytest.raises(InputError, match="a row has 2 texts, task mood takes text"):
-        apart.predict([("a", "b")])
-    with pytest.raises(InputError, match=r"expected a row as a mapping of columns.* found 5"):
-        apart.predict([5])
+
+
+def test_a_data_frame_is_taken_whole_and_in_two_parts() -> None:
+    backbone = toy_backbone("bert")
+    frame = pandas.DataFrame({"text": TEXTS, "label": MOODS})
+    apart = mood(backbone).fit(frame[["text"]], frame["label"], dev=(frame[["text"]], frame["label"]))
+    together = mood(backbone).fit(frame, frame)
+    assert apart.history_ == together.history_ == mood(backbone).fit(TEXTS, MOODS, dev=(TEXTS, MOODS)).history_
+    assert apart.score(frame) == together.score(frame["text"], frame["label"])
+    assert cross_val_score(
+        mood(backbone, epochs=1), frame[["text"]], frame["label"], cv=2, error_score="raise"
+    ).shape == (2,)
 
 
 def test_pairs_of_texts_are_rows_too() -> None:
@@ -308,3 +322,21 @@ def test_a_classifier_on_a_name_can_be_pickled(tmp_path: Path) -> None:
 def test_scikit_learn_is_not_imported_to_train() -> None:
     code = "import sys, ltprompt.classifier; sys.exit(any(name.startswith('sklearn') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_progress_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    classifier = mood(toy_backbone("bert")).fit(TEXTS, MOODS)
+    classifier.predict_proba(TEXTS)
+    assert capsys.readouterr().err == ""
+    classifier.fit(TEXTS, MOODS, progress=True)
+    classifier.evaluate({"en": classifier_rows()}, progress=True)
+    classifier.predict_proba(TEXTS, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    epochs = classifier.recipe.epochs
+    assert [line.partition(",")[0] for line in lines] == [
+        f"training {epochs}/{epochs}", f"evaluating {len(TEXTS)}/{len(TEXTS)}", f"predicting {len(TEXTS)}/{len(TEXTS)}"
+    ]  # fmt: skip
+
+
+def classifier_rows() -> list[dict[str, str]]:
+    return [{"text": text, "label": label} for text, label in zip(TEXTS, MOODS, strict=True)]

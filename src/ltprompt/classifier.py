@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ from ltprompt.device import Compute, resolve
 from ltprompt.errors import InputError, choices
 from ltprompt.merge import merge
 from ltprompt.settings import TrainSettings
-from ltprompt.stage2.fit import Fitted, fit
+from ltprompt.stage2.fit import Fitted, fit, training_bar
 from ltprompt.stage2.forward import Reader
 from ltprompt.stage2.measures import Evaluation, measure, softmax
 from ltprompt.stage2.methods import Method, Recipe, choose_method, resolved_rank
@@ -26,6 +27,7 @@ from ltprompt.stage2.readout import lay_out
 from ltprompt.stage2.training import Epoch, LabelledExamples
 from ltprompt.tasks import Rows, Table, Task, check_balance, load_task, parse_task, rows_from
 from ltprompt.tasks.template import Template
+from ltprompt.terminal import bar
 from ltprompt.tickets.ticket import Ticket
 
 
@@ -161,6 +163,11 @@ class _Parameters:
             self._current = Resolved.of(given)
         return self._current
 
+    def __repr__(self) -> str:
+        defaults = _parameters(type(self))
+        given = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return every parameter by name, as it was given. deep: without effect, no parameter being an estimator."""
         return {name: getattr(self, name) for name in _parameters(type(self))}
@@ -205,7 +212,8 @@ class PromptClassifier(_Parameters):
     both at once, instead of them. The others are those of `settings.TrainSettings`; settings: all of them at once.
 
     After `fit`: history_, what it did; adapter, what was learnt; classes_, the task's labels in its own order, which is
-    that of the columns of `predict_proba` (of more than two labels scikit-learn's own log loss expects the alphabet's).
+    that of the columns of `predict_proba`. scikit-learn's measures of probabilities, such as ``roc_auc`` and
+    ``neg_log_loss``, take them to be in alphabetical order: right only for a task that lists its labels so.
     Raises `InputError` for unknown names and bad settings, `MismatchError` for another backbone's ticket: at once with
     a `Backbone`, else when the backbone is first used. A keyword that is no parameter is refused at once.
     """
@@ -230,12 +238,21 @@ class PromptClassifier(_Parameters):
         """The method's recipe with the user's settings over it."""
         return self.resolved.recipe
 
-    def fit(self, X: Any, y: Any = None, *, dev: Any = None, on_epoch: Callable[[Epoch], None] | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        dev: Any = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Run stage 2 on labelled rows; the epoch with the best accuracy on `dev` is kept, without dev the last one.
 
         X: rows with their labels, or, with y, without. y: one label a row; a table of rows here is taken for `dev`.
-        dev: rows with labels, or a pair of rows and labels. What training did is in `history_`, what was learnt in
-        `adapter`; the backbone's weights are θ again afterwards.
+        dev: rows with labels, or a pair of rows and labels. progress: show a bar, where nothing else hears of the
+        epochs. What training did is in `history_`, what was learnt in `adapter`; the backbone's weights are θ again
+        afterwards.
         """
         if _is_table(y):
             if dev is not None:
@@ -247,10 +264,12 @@ class PromptClassifier(_Parameters):
         warning = check_balance(rows, parts.task)
         held = None if dev is None else parts.labelled(_dev_rows(dev, parts.task))
         fingerprint = parts.backbone.fingerprint  # before training
-        fitted = fit(
-            parts.reader, parts.labelled(rows), held, trains=parts.method.trains, recipe=parts.recipe,
-            ticket=parts.ticket, rank=parts.rank, seed=parts.settings.seed, on_epoch=on_epoch,
-        )  # fmt: skip
+        shown = training_bar(parts.recipe.epochs) if progress and on_epoch is None else nullcontext(on_epoch)
+        with shown as heard:
+            fitted = fit(
+                parts.reader, parts.labelled(rows), held, trains=parts.method.trains, recipe=parts.recipe,
+                ticket=parts.ticket, rank=parts.rank, seed=parts.settings.seed, on_epoch=heard,
+            )  # fmt: skip
         self._keep(_adapter(parts, fitted, fingerprint), parts)
         warnings = tuple(text for text in (warning,) if text)
         self.history_ = Fit(fitted.tuned.epochs, fitted.tuned.kept_epoch, warnings, self._trained()[0].size)
@@ -262,20 +281,34 @@ class PromptClassifier(_Parameters):
         rows = rows_from(X, parts.task, labels=y)
         return float((_probabilities(adapter, parts, rows).argmax(1) == np.array(rows.labels)).mean())
 
-    def evaluate(self, data: Mapping[str, Table], *, on_examples: Callable[[int], None] | None = None) -> Evaluation:
-        """Evaluate on labelled rows by language."""
+    def evaluate(
+        self,
+        data: Mapping[str, Table],
+        *,
+        on_examples: Callable[[int], None] | None = None,
+        progress: bool = False,
+    ) -> Evaluation:
+        """Evaluate on labelled rows by language. progress: show a bar, where nothing else hears of the examples."""
         adapter, parts = self._trained()
         tables = {language: rows_from(rows, parts.task) for language, rows in data.items()}
         gold = {language: np.array(rows.labels) for language, rows in tables.items()}
-        found = {language: _probabilities(adapter, parts, rows, on_examples) for language, rows in tables.items()}
+        with _examples_bar("evaluating", sum(map(len, tables.values())), on_examples, progress) as heard:
+            found = {language: _probabilities(adapter, parts, rows, heard) for language, rows in tables.items()}
         labels = parts.task.labels
         measures = {name: measure(gold[name], p.argmax(1), len(labels)) for name, p in found.items()}
         return Evaluation(labels, measures, found, gold, parts.compute.dtype_name)
 
-    def predict_proba(self, X: Any, *, on_examples: Callable[[int], None] | None = None) -> np.ndarray:
-        """Return probabilities [N, labels], fp32, of rows that need no labels; columns are in the order of classes_."""
+    def predict_proba(
+        self, X: Any, *, on_examples: Callable[[int], None] | None = None, progress: bool = False
+    ) -> np.ndarray:
+        """Return probabilities [N, labels], fp32, of rows that need no labels; columns are in the order of classes_.
+
+        progress: show a bar, where nothing else hears of the examples.
+        """
         adapter, parts = self._trained()
-        return _probabilities(adapter, parts, rows_from(X, parts.task, labelled=False), on_examples)
+        rows = rows_from(X, parts.task, labelled=False)
+        with _examples_bar("predicting", len(rows), on_examples, progress) as heard:
+            return _probabilities(adapter, parts, rows, heard)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label [N] of each row, by name."""
@@ -449,6 +482,13 @@ def _dev_rows(dev: Any, task: Task) -> Rows:
     """Return dev rows, given as a table or as a pair of rows and labels."""
     apart = isinstance(dev, tuple) and len(dev) == 2 and not isinstance(dev[0], (Mapping, tuple, str))
     return rows_from(dev[0], task, labels=dev[1]) if apart else rows_from(dev, task)
+
+
+def _examples_bar(
+    title: str, total: int, on_examples: Callable[[int], None] | None, progress: bool
+) -> AbstractContextManager[Callable[[int], None] | None]:
+    """Return the context of what hears of examples: a bar where one is asked for and nothing else hears of them."""
+    return bar(title, total, "example") if progress and on_examples is None else nullcontext(on_examples)
 
 
 def _probabilities(
