@@ -385,4 +385,4 @@ def test_32_and_32_fit_in_every_language_of_the_americas(shared: Path) -> None:
         assert rest.note == f"rest of AmericasNLI-dev ({len(rest.rows)} examples)"
         assert not texts(rest.rows) & (texts(train) | texts(dev))
     (problem,) = found.problems("in-language", ["oto"], [35])
-    assert problem.endswith("the largest possible is shots 34 with as many for dev")
+    assert problem.endswith("the largest possible is `shots` 34 with as many for dev")
