@@ -14,7 +14,7 @@ from ltprompt.experiments.data.settings import DataSettings
 from ltprompt.experiments.data.sources import Sources, TestTable, digest
 from ltprompt.experiments.grid.backbones import Backbones
 from ltprompt.experiments.grid.schema import TicketWish, Wish
-from ltprompt.experiments.grid.tickets import Tickets
+from ltprompt.experiments.grid.tickets import Tickets, spec_of
 from ltprompt.experiments.records import DEV, TASK, TEST, TICKET, TRAIN, DataRef, Job, RunSpec, TicketSpec
 from ltprompt.files.artifacts import canonical_json, sha256
 from ltprompt.settings import TrainSettings
@@ -119,7 +119,7 @@ class Planner:
             shots=wish.shots,
             seed=wish.seed,
             method=wish.method,
-            ticket=_unmade(wish.ticket) if wish.ticket is not None and ticket is None else ticket,
+            ticket=spec_of(wish.ticket, NOT_YET) if wish.ticket is not None and ticket is None else ticket,
             settings=resolve_settings(wish.method, settings),
             dtype=self.backbones.compute.dtype_name,
             train=parts[TRAIN][1],
@@ -192,18 +192,6 @@ def language_of_words(task: Task, language: str) -> str:
 
 def _ticket_key(spec: TicketSpec | None) -> str:
     return f"ticket/{spec.sha256 if spec is not None else NOT_YET}"
-
-
-def _unmade(wish: TicketWish) -> TicketSpec:
-    return TicketSpec(
-        criterion=wish.criterion,
-        strategy=wish.strategy,
-        ratio=wish.ratio,
-        scope=wish.scope,
-        layers=wish.layers,
-        seed=wish.seed,
-        sha256=NOT_YET,
-    )
 
 
 def _problem_of(call: Any, broken: set[str], name: str) -> list[str]:

@@ -65,7 +65,8 @@ class Tickets:
         if wish.file is None:
             name = self.name(wish)
             return self.folder.read_ticket_record(name).spec if self.folder.has_ticket_record(name) else None
-        return spec_of(Ticket.load(self._ready(wish.file)), Path(wish.file).stem)
+        ticket = Ticket.load(self._ready(wish.file))
+        return spec_of(ticket, digest(ticket), Path(wish.file).stem)
 
     def make(self, wish: TicketWish) -> Ticket:
         """Return a ticket, made where it is not there yet, with its record beside it; a ready one is read.
@@ -138,7 +139,10 @@ class Tickets:
     def _record(self, name: str, ticket: Ticket, shown: str = "") -> None:
         by_part = distribution(ticket).to_json()
         self.folder.write_ticket_record(
-            name, TicketRecord(spec=spec_of(ticket, shown), fingerprint=ticket.fingerprint, distribution=by_part)
+            name,
+            TicketRecord(
+                spec=spec_of(ticket, digest(ticket), shown), fingerprint=ticket.fingerprint, distribution=by_part
+            ),
         )
 
     def _cut(self, wish: TicketWish) -> Ticket:
@@ -242,16 +246,16 @@ def digest(ticket: Ticket) -> str:
     return tensors_digest({name: torch.from_numpy(bitmap) for name, bitmap in ticket.bitmaps.items()})
 
 
-def spec_of(ticket: Ticket, name: str = "") -> TicketSpec:
-    """Return what a ticket is, for records. name: of a ready ticket's file."""
+def spec_of(cut: Ticket | TicketWish, sha256: str, name: str = "") -> TicketSpec:
+    """Return how a ticket is cut, for records. sha256: of its contents. name: of a ready ticket's file."""
     return TicketSpec(
-        criterion=ticket.criterion,
-        strategy=ticket.strategy,
-        ratio=ticket.ratio,
-        scope=ticket.scope,
-        layers=ticket.layers,
-        seed=ticket.seed,
-        sha256=digest(ticket),
+        criterion=cut.criterion,
+        strategy=cut.strategy,
+        ratio=cut.ratio,
+        scope=cut.scope,
+        layers=cut.layers,
+        seed=cut.seed,
+        sha256=sha256,
         name=name,
     )
 
